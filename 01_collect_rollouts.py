@@ -1,0 +1,89 @@
+"""Stage 01: drive, and record what the car sees.
+
+Reads    nothing
+Writes   data/rollouts/DRIVER_SEED.npz, one episode each: obs 64x64x3, action, reward, terminated
+         data/rollouts.csv, a line for every episode; data/rollouts.png, what they look like
+Time     about 2 minutes on two cores
+Run      python 01_collect_rollouts.py
+         python 01_collect_rollouts.py --keyboard-episodes 3  (drive yourself, by arrow keys)
+
+Run it again to go on where it stopped, or to add episodes: what is there is kept.
+"""
+
+import os
+
+from tqdm import tqdm
+
+from utils.artifacts import sweep
+from utils.collection import Collector, drive_by_keyboard, is_collected, plan
+from utils.command_line import choice, folder, number, run, settings, whole
+from utils.envs import ENV_IDS
+from utils.plots import contact_sheet
+from utils.progress import Log, read_log
+from utils.rollouts import episodes, load_rollout
+from utils.workers import OneAtATime, Workers
+
+# ---- constants: edit them here, or pass them as flags (--random-episodes 10) ----
+AUTOPILOT_EPISODES = 240  # a driver that reads the track; 240 make 180,000 frames
+RANDOM_EPISODES = 40  # smoothed random actions: grass, spins, and standing still
+KEYBOARD_EPISODES = 0  # races that you drive yourself, in a window
+NOISE = 0.12  # most noise on the autopilot's actions; each episode draws its own from 0 to this
+DISTURBANCE = 0.006  # most disturbances a frame (a wrong action for a while), drawn likewise
+LINE_OFFSET = 4.0  # most units off the centre line that the autopilot's line takes, drawn likewise
+SLOWEST = 0.4  # least share of the road's grip that the autopilot uses; most is 0.94
+ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
+WORKERS = os.cpu_count()  # processes; 0 drives in this one
+ROLLOUTS = "data/rollouts"  # where the episodes go
+# ---------------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> None:
+    s = settings(
+        globals(), argv,
+        AUTOPILOT_EPISODES=whole(), RANDOM_EPISODES=whole(), KEYBOARD_EPISODES=whole(),
+        NOISE=number(0, 1), DISTURBANCE=number(0, 1), LINE_OFFSET=number(0, 5.5),
+        SLOWEST=number(0.05, 0.94), ENV_ID=choice(*ENV_IDS), WORKERS=whole(), ROLLOUTS=folder(),
+    )  # fmt: skip
+    sweep(s.ROLLOUTS)
+    log_path = s.ROLLOUTS.rstrip("/") + ".csv"
+    log = Log(log_path, rows=len(read_log(log_path)))
+
+    if s.KEYBOARD_EPISODES:
+        for row in drive_by_keyboard(s.ROLLOUTS, s.KEYBOARD_EPISODES):
+            log.add(row)
+            print(f"track {row['seed']}: score {row['score']:.1f} in {row['frames']} frames")
+
+    planned = plan(
+        s.ROLLOUTS, s.ENV_ID,
+        counts={"autopilot": s.AUTOPILOT_EPISODES, "random": s.RANDOM_EPISODES},
+        ranges={
+            "noise": (0, s.NOISE), "disturbance": (0, s.DISTURBANCE),
+            "line_offset": (0, s.LINE_OFFSET), "grip": (s.SLOWEST, 0.94),
+        },
+    )  # fmt: skip
+    missing = [episode for episode in planned if not is_collected(episode)]
+    if len(missing) < len(planned):
+        print(f"{len(planned) - len(missing)} of {len(planned)} episodes are there already")
+    frames = 0
+    with (
+        tqdm(total=len(missing), desc="collecting", unit="episode", disable=not missing) as bar,
+        Workers(s.WORKERS if missing else 0, OneAtATime, {"function": Collector()}) as workers,
+    ):
+
+        def note(index: int, row: dict) -> None:
+            nonlocal frames
+            frames += row["frames"]
+            log.add(row)
+            bar.update()
+            bar.set_postfix_str(f"{frames / bar.format_dict['elapsed']:,.0f} frames/s")
+
+        workers.run(missing, on_result=note)
+
+    paths = episodes(s.ROLLOUTS, "rollouts", "ask for at least one episode")
+    samples = [load_rollout(path)[1]["obs"] for path in paths[:: max(1, len(paths) // 8)][:8]]
+    contact_sheet(s.ROLLOUTS.rstrip("/") + ".png", samples)
+    print(f"{len(paths)} episodes in {s.ROLLOUTS}; next: python 02_train_vae.py")
+
+
+if __name__ == "__main__":
+    run(main)

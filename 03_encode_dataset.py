@@ -1,0 +1,74 @@
+"""Stage 03: let V look at every rollout once, so that M trains on 32 numbers a frame.
+
+Reads    data/rollouts/*.npz, checkpoints/vae.pt
+Writes   data/latents/*.npz: mu and logvar of every frame, with action, reward, terminated
+         data/latents.png, how z is distributed
+Time     about 1 minute on two cores
+Run      python 03_encode_dataset.py
+
+Run again, it encodes only what is new or stale.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.artifacts import sweep
+from utils.command_line import folder, run, settings, whole
+from utils.encoding import Encoding, encode, is_encoded
+from utils.networks import load_vae
+from utils.plots import latent_distributions
+from utils.rollouts import load_latents, rollouts
+from utils.workers import OneAtATime, Workers
+
+# ---- constants: edit them here, or pass them as flags (--workers 1) ----
+WORKERS = os.cpu_count()  # processes; 0 encodes in this one
+ROLLOUTS = "data/rollouts"  # what is encoded
+LATENTS = "data/latents"  # where the latents go
+CHECKPOINTS = "checkpoints"  # where V is
+# -------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> None:
+    s = settings(
+        globals(), argv,
+        WORKERS=whole(), ROLLOUTS=folder(), LATENTS=folder(), CHECKPOINTS=folder(),
+    )  # fmt: skip
+    paths, _ = rollouts(s.ROLLOUTS)
+    vae, header = load_vae(s.CHECKPOINTS)
+    sweep(s.LATENTS)
+    names = {path.name for path in paths}
+    for orphan in [path for path in Path(s.LATENTS).glob("*.npz") if path.name not in names]:
+        orphan.unlink()
+        print(f"{orphan} removed: its rollout is gone")
+
+    jobs = [Encoding(str(p), str(Path(s.LATENTS) / p.name), header["fingerprint"]) for p in paths]
+    missing = [job for job in jobs if not is_encoded(job)]
+    if len(missing) < len(jobs):
+        print(f"{len(jobs) - len(missing)} of {len(jobs)} episodes are encoded already")
+    frames = 0
+    with (
+        tqdm(total=len(missing), desc="encoding", unit="episode", disable=not missing) as bar,
+        Workers(
+            s.WORKERS if missing else 0, OneAtATime, {"function": encode, "vae": vae}
+        ) as workers,
+    ):
+
+        def note(index: int, count: int) -> None:
+            nonlocal frames
+            frames += count
+            bar.update()
+            bar.set_postfix_str(f"{frames / bar.format_dict['elapsed']:,.0f} frames/s")
+
+        workers.run(missing, on_result=note)
+
+    arrays = [load_latents(Path(job.latents))[1] for job in jobs[:: max(1, len(jobs) // 20)]]
+    mu, logvar = (np.concatenate([a[name] for a in arrays]) for name in ("mu", "logvar"))
+    latent_distributions(s.LATENTS.rstrip("/") + ".png", mu, logvar)
+    print(f"{len(jobs)} episodes in {s.LATENTS}; next: python 04_train_mdn_rnn.py")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,131 @@
+"""Stage 05: evolve C, the linear map from [z, h] to steering, gas and brake.
+
+Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt
+Writes   checkpoints/NAME.pt, the best mean of the search distribution so far
+         checkpoints/NAME.csv and NAME.png (the learning curve)
+         checkpoints/NAME_evolution.npz (the whole state of the evolution)
+         data/imitation/NAME/*.npz (finished rounds of the imitation)
+Time     about 1 hour on two cores
+Run      python 05_train_controller.py
+         python 05_train_controller.py --start zeros --sigma 0.1 --name zeros   (as in the paper)
+
+Stopped, it goes on from the last finished generation when run again; with more GENERATIONS it goes
+on from where it ended.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from models.controller import parameter_count
+from models.inference import ROWS
+from utils import seeds
+from utils.artifacts import sweep
+from utils.command_line import choice, folder, number, run, settings, whole, word
+from utils.driving import Races
+from utils.envs import ENV_IDS
+from utils.evolution import Evolution
+from utils.imitation import Round, imitate
+from utils.networks import load_rnn, load_vae
+from utils.progress import Clock
+from utils.search import Search
+from utils.workers import Workers
+
+# ---- constants: edit them here, or pass them as flags (--population 64) ----
+START = "imitation"  # "zeros" is the paper's; "imitation" first copies the autopilot
+GENERATIONS = 60  # more go on from where the last run ended
+POPULATION = 48  # candidates a generation
+TRACKS = 6  # races of each candidate; all drive the same ones, new ones each generation
+SIGMA = 0.003  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
+PATIENCE = 100  # frames without a new tile after which a training race is given up
+SELECT_TRACKS = 64  # selection seeds on which the distribution's mean is measured
+SELECT_EVERY = 5  # generations between two measurements
+ROUNDS = 20  # of imitation
+LAPS = 24  # tracks a round
+TEACHER_LINE = 0.0  # units off the centre line that the teacher's line may take
+TEACHER_GRIP = 0.94  # share of the road's grip that the teacher uses
+SEED = 1  # of the evolution; the tracks follow from the generation
+ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
+WORKERS = os.cpu_count()  # processes; 0 drives in this one; the result is the same for any
+CHECKPOINTS = "checkpoints"  # where V and M are and C goes
+IMITATION = "data/imitation"  # where finished rounds of the imitation are kept
+NAME = "controller"  # of this run: its files begin with it
+# -----------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> None:
+    s = settings(
+        globals(), argv,
+        START=choice("imitation", "zeros"), GENERATIONS=whole(), POPULATION=whole(6),
+        TRACKS=whole(1), SIGMA=number(1e-9, 10), PATIENCE=whole(1),
+        SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1), ROUNDS=whole(1),
+        LAPS=whole(1), TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1), SEED=whole(),
+        ENV_ID=choice(*ENV_IDS), WORKERS=whole(), CHECKPOINTS=folder(), IMITATION=folder(),
+        NAME=word(),
+    )  # fmt: skip
+    vae, vae_header = load_vae(s.CHECKPOINTS)
+    rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
+    sweep(s.CHECKPOINTS)
+    scale = rnn.feature_mean.numpy(), rnn.feature_sd.numpy()
+    decisive = ["START", "POPULATION", "TRACKS", "SIGMA", "PATIENCE", "SEED", "ENV_ID"]
+    if s.START == "imitation":
+        decisive += ["ROUNDS", "LAPS", "TEACHER_LINE", "TEACHER_GRIP"]
+    made_from = {"vae": vae_header["fingerprint"], "rnn": rnn_header["fingerprint"]}
+    made_from |= {name: getattr(s, name) for name in decisive}
+
+    search = Search(s.CHECKPOINTS, s.NAME, made_from)
+    with Workers(
+        s.WORKERS, Races, {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
+        slots=ROWS, preload=["utils.driving"],
+    ) as workers:  # fmt: skip
+        if search.resume():
+            generation = search.evolution.generation
+            print(f"resuming at generation {generation} (delete {search.path} to start over)")
+            search.publish()
+        else:
+            start = np.zeros(parameter_count(vae.sizes["latent_dim"], rnn.sizes["hidden"]))
+            if s.START == "imitation":
+                start = _imitate(s, workers, scale, made_from)
+            search.begin(Evolution(start, s.SIGMA, s.POPULATION, s.SEED))
+        _evolve(s, search, workers, scale)
+    print(f"{search.summary()}; next: python 06_evaluate.py")
+
+
+def _imitate(s, workers: Workers, scale: tuple, made_from: dict) -> np.ndarray:
+    clock = Clock(0, s.ROUNDS)
+
+    def report(number: int, done: Round) -> None:
+        print(
+            f"imitation {number + 1}/{s.ROUNDS}: score {done.scores.mean():.0f} ± "
+            f"{done.scores.std():.0f}, {done.complete.mean():.0%} of laps complete, "
+            f"{clock.left(number + 1)} left",
+            flush=True,
+        )
+
+    teacher = {"line_offset": s.TEACHER_LINE, "grip": s.TEACHER_GRIP}
+    origin = {name: made_from[name] for name in ("vae", "rnn", "LAPS", "ENV_ID")}
+    return imitate(
+        workers, scale, teacher, s.ROUNDS, s.LAPS, {**origin, **teacher},
+        Path(s.IMITATION) / s.NAME, report,
+    )  # fmt: skip
+
+
+def _evolve(s, search: Search, workers: Workers, scale: tuple) -> None:
+    clock = Clock(search.evolution.generation, s.GENERATIONS)
+    while (generation := search.evolution.generation) < s.GENERATIONS:
+        due = generation % s.SELECT_EVERY == 0
+        select = seeds.SELECT[: s.SELECT_TRACKS] if due else []
+        races = s.POPULATION * s.TRACKS + len(select)
+        with tqdm(total=races, desc=f"generation {generation}", unit="race", leave=False) as bar:
+            row = search.advance(
+                workers, scale, s.TRACKS, s.PATIENCE, select, lambda *_: bar.update()
+            )
+        print(f"{search.status(row)}, {clock.left(generation + 1)} left", flush=True)
+    if s.SELECT_TRACKS and search.measured_at != search.evolution.generation:
+        search.measure(workers, scale, seeds.SELECT[: s.SELECT_TRACKS])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,95 @@
+"""V and M as the driver uses them: the same weights, in the fastest arithmetic of the processor.
+
+Every batch has the full number of rows, whether or not they are all in use, so that a row's result
+depends on that row alone: to the last bit the same in any company, in any process.
+"""
+
+import torch
+from torch import Tensor
+
+from models.mdn_rnn import MDNRNN
+from models.vae import VAE
+
+ROWS = 8  # races driven in lock-step by one process; 16 is 5 % faster but leaves longer tails
+
+
+def arithmetic() -> str:
+    """The number format in which frames are encoded here: it belongs to what z is made of."""
+    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+
+
+class Encoder:
+    """V's encoder for ROWS frames at a time.
+
+    Where the processor multiplies bfloat16 natively, the convolutions run in it with weights that
+    are laid out once (each call would otherwise rearrange them: half of its time) and with the
+    ReLU fused. Elsewhere it is the plain network in float32.
+    """
+
+    def __init__(self, vae: VAE) -> None:
+        self.vae = vae.eval()
+        self.latent_dim = vae.sizes["latent_dim"]
+        self._frames = torch.zeros(ROWS, 64, 64, 3, dtype=torch.uint8)
+        self._bfloat16 = arithmetic() == "bfloat16"
+        if self._bfloat16:
+            self._lay_out_weights()
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """frames (N <= ROWS, 64, 64, 3) uint8 -> mu (N, Z), logvar (N, Z) float32."""
+        count = len(frames)
+        self._frames[:count] = frames
+        if not self._bfloat16:
+            mu, logvar = self.vae.encode(self._frames)
+            return mu[:count], logvar[:count]
+        x = self._frames.permute(0, 3, 1, 2).to(torch.bfloat16)
+        for weight, bias in self._convolutions:
+            x = torch.ops.mkldnn._convolution_pointwise(
+                x, weight, bias, [0, 0], [2, 2], [1, 1], 1, "relu", [], ""
+            )
+        flat = x.permute(0, 2, 3, 1).reshape(ROWS, -1).float()
+        both = torch.addmm(self._bias, flat, self._weight)[:count]
+        return both[:, : self.latent_dim], both[:, self.latent_dim :]
+
+    @torch.inference_mode()
+    def _lay_out_weights(self) -> None:
+        x = torch.zeros(ROWS, 3, 64, 64)
+        self._convolutions = []
+        for i, layer in enumerate(self.vae.convolutions):
+            scale = 1 / 255 if i == 0 else 1  # the frames come in as 0..255
+            weight = torch.ops.mkldnn._reorder_convolution_weight(
+                (layer.weight * scale).bfloat16(), [0, 0], [2, 2], [1, 1], 1, list(x.shape)
+            )
+            self._convolutions.append((weight, layer.bias.bfloat16()))
+            x = layer(x)
+        # The convolutions leave channels last; the linear layers were trained with them first.
+        order = torch.arange(x[0].numel()).view(x.shape[1:]).permute(1, 2, 0).flatten()
+        heads = (self.vae.mu, self.vae.logvar)
+        self._weight = torch.cat([head.weight for head in heads])[:, order].T.contiguous()
+        self._bias = torch.cat([head.bias for head in heads])
+
+
+class Memory:
+    """M's LSTM for ROWS races at a time; `h` (ROWS, H) is what C reads beside z."""
+
+    def __init__(self, rnn: MDNRNN) -> None:
+        with torch.inference_mode():
+            lstm = rnn.lstm
+            self._weight = torch.cat([lstm.weight_ih_l0, lstm.weight_hh_l0], 1).T.contiguous()
+            self._bias = lstm.bias_ih_l0 + lstm.bias_hh_l0
+            self.h = torch.zeros(ROWS, rnn.sizes["hidden"])
+            self._c = torch.zeros_like(self.h)
+
+    @torch.inference_mode()
+    def forget(self, row: int) -> None:
+        """Start a new race in `row`."""
+        self.h[row] = 0
+        self._c[row] = 0
+
+    @torch.inference_mode()
+    def remember(self, z: Tensor, action: Tensor) -> None:
+        """Take in z (ROWS, Z) and the action (ROWS, A) chosen on seeing it: the LSTM's step."""
+        gates = torch.addmm(self._bias, torch.cat([z, action, self.h], 1), self._weight)
+        i, f, g, o = gates.chunk(4, 1)
+        self._c = torch.sigmoid(f) * self._c + torch.sigmoid(i) * torch.tanh(g)
+        self.h = torch.sigmoid(o) * torch.tanh(self._c)

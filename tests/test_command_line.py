@@ -1,0 +1,95 @@
+"""Constants as flags, and errors as sentences."""
+
+import subprocess
+import sys
+
+import pytest
+
+from utils.command_line import (
+    UserError,
+    choice,
+    folder,
+    number,
+    settings,
+    whole,
+    word,
+    yes_no,
+)
+
+EPOCHS = 3  # times that every frame is seen
+RATE = 0.5  # of learning
+START = "zeros"  # or imitation
+DIAGONAL = False  # or not
+FOLDER = "data"  # where
+NAME = "run"  # of it
+
+
+def read(*argv: str):
+    return settings(
+        globals(), list(argv), EPOCHS=whole(1), RATE=number(0, 1), START=choice("zeros", "ones"),
+        DIAGONAL=yes_no(), FOLDER=folder(), NAME=word(),
+    )  # fmt: skip
+
+
+def test_constants_are_the_defaults_and_flags_override_them():
+    s = read("--epochs", "7", "--diagonal", "true")
+    assert (s.EPOCHS, s.RATE, s.START, s.DIAGONAL) == (7, 0.5, "zeros", True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--epochs", "ten"], "EPOCHS .*whole number of at least 1, not 'ten'"),
+        (["--epochs", "0"], "EPOCHS .*whole number of at least 1, not 0"),
+        (["--epochs", "1.5"], "EPOCHS"),
+        (["--rate", "nan"], "RATE .*from 0 to 1, not nan"),
+        (["--rate", "2"], "RATE"),
+        (["--start", "twos"], "START .*one of zeros, ones, not 'twos'"),
+        (["--diagonal", "maybe"], "DIAGONAL .*true or false"),
+        (["--folder", __file__], "FOLDER .*no file may stand in its place"),
+        (["--folder", __file__ + "/below"], "FOLDER"),
+        (["--name", "../x"], "NAME .*plain name"),
+        (["--epoch", "1"], "unrecognized"),
+        (["stray"], "unrecognized"),
+        (["--epochs"], "expected one argument"),
+    ],
+)
+def test_nonsense_is_refused_with_a_sentence(flags, complaint):
+    with pytest.raises(UserError, match=complaint):
+        read(*flags)
+
+
+def test_a_constant_edited_to_nonsense_is_refused_too():
+    broken = {**globals(), "EPOCHS": "many"}
+    with pytest.raises(UserError, match="EPOCHS"):
+        settings(broken, [], EPOCHS=whole(1))
+
+
+def test_help_gives_the_reasons(capsys):
+    with pytest.raises(SystemExit) as stop:
+        read("--help")
+    assert stop.value.code == 0
+    assert "times that every frame is seen" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ("raise UserError('no data; run 01.')", 2, "x.py: no data; run 01.\n"),
+        ("raise KeyboardInterrupt", 130, "stopped; "),
+        ("raise OSError(errno.ENOSPC, 'No space left on device')", 2, "No space left on device"),
+        ("raise ZeroDivisionError", 1, "Traceback"),
+    ],
+)
+def test_run_turns_errors_into_a_sentence_and_a_status(tmp_path, body, status, said):
+    script = tmp_path / "x.py"
+    script.write_text(
+        "import errno\nfrom utils.command_line import UserError, run\n"
+        f"def main():\n    {body}\nrun(main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env={"PYTHONPATH": "."}
+    )
+    assert done.returncode == status
+    assert said in done.stderr
+    assert ("Traceback" in done.stderr) == (status == 1)

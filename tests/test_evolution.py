@@ -1,0 +1,331 @@
+"""The search distribution improves what it is given, and a restored one never notices."""
+
+import io
+
+import numpy as np
+import pytest
+
+from utils.evolution import Evolution
+
+N = 100  # with a population of 8, full covariance is decomposed only every few generations
+MODES = pytest.mark.parametrize("diagonal", [True, False], ids=["diagonal", "full"])
+
+
+def make(n=N, population=8, seed=0, **settings):
+    return Evolution(np.zeros(n), 0.1, population, seed, **settings)
+
+
+def score(candidates):
+    """A hill whose sides differ 100-fold in steepness; its top, 0, is where every weight is 1."""
+    steepness = np.logspace(0, 2, candidates.shape[1])
+    return -((candidates - 1) ** 2 * steepness).sum(axis=1)
+
+
+def climb(evolution, generations, score=score):
+    """Everything the evolution shows on the way, a tuple of arrays each generation."""
+    trace = []
+    for _ in range(generations):
+        candidates = evolution.ask()
+        evolution.tell(candidates, score(candidates))
+        trace.append((candidates, evolution.mean, np.array(evolution.sigma)))
+    return trace
+
+
+def same(trace, other):
+    return len(trace) == len(other) and all(
+        np.array_equal(a, b) for left, right in zip(trace, other, strict=True)
+        for a, b in zip(left, right, strict=True))
+
+
+def through_a_file(evolution):
+    file = io.BytesIO()
+    np.savez(file, **evolution.state())
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as state:
+        return Evolution.from_state(state)
+
+
+@MODES
+@pytest.mark.parametrize("mirrored", [True, False])
+@pytest.mark.parametrize("first", [0, 1, 2, 5])
+def test_a_restored_run_is_the_unbroken_run_to_the_bit(diagonal, mirrored, first):
+    unbroken = climb(make(diagonal=diagonal, mirrored=mirrored), 12)
+    broken = make(diagonal=diagonal, mirrored=mirrored)
+    trace = climb(broken, first)
+    restored = through_a_file(broken)
+    assert restored.generation == first
+    assert same(trace + climb(restored, 12 - first), unbroken)
+
+
+@MODES
+def test_a_run_restored_after_every_generation_is_the_unbroken_run(diagonal):
+    evolution, trace, lags = make(diagonal=diagonal), [], set()
+    for generation in range(12):
+        trace += climb(evolution, 1)
+        lags.add(generation + 1 - int(evolution.state().get("decomposed", 0)))
+        evolution = through_a_file(evolution)
+    assert same(trace, climb(make(diagonal=diagonal), 12))
+    assert diagonal or len(lags) > 1, "the run was meant to pass through stale eigenvectors"
+
+
+@MODES
+def test_a_state_taken_between_ask_and_tell_asks_for_the_same_candidates(diagonal):
+    unbroken = climb(make(diagonal=diagonal), 12)
+    broken = make(diagonal=diagonal)
+    trace = climb(broken, 5)
+    broken.ask()
+    assert same(trace + climb(through_a_file(broken), 7), unbroken)
+
+
+@MODES
+def test_the_memory_layout_of_a_state_does_not_matter(diagonal):
+    evolution = make(diagonal=diagonal)
+    climb(evolution, 6)
+    relaid = {name: np.array(value, order="C") for name, value in evolution.state().items()}
+    assert same(climb(Evolution.from_state(relaid), 6), climb(evolution, 6))
+
+
+@MODES
+def test_a_state_is_a_snapshot(diagonal):
+    evolution = make(diagonal=diagonal)
+    climb(evolution, 4)
+    state = evolution.state()
+    after = climb(evolution, 4)
+    for _ in range(2):  # neither the run it came from nor the runs it starts may change it
+        assert same(climb(Evolution.from_state(state), 4), after)
+
+
+@MODES
+def test_restoring_a_state_gives_that_state(diagonal):
+    evolution = make(diagonal=diagonal)
+    climb(evolution, 4)
+    state, again = evolution.state(), Evolution.from_state(evolution.state()).state()
+    assert state.keys() == again.keys()
+    assert all(np.array_equal(state[name], again[name]) for name in state)
+    assert all(value.dtype.kind in "fib" for value in state.values())
+
+
+@pytest.mark.parametrize(("diagonal", "limit"), [(True, 1e6), (False, 15e6)])
+def test_a_state_of_a_real_controller_is_small(diagonal, limit):
+    state = make(867, 48, diagonal=diagonal).state()
+    assert sum(value.nbytes for value in state.values()) < limit
+
+
+@MODES
+@pytest.mark.parametrize("landscape", [
+    lambda x: x[:, 0],  # without a top, so that sigma grows without end
+    lambda x: -((x - 1) ** 2 * np.logspace(0, 11, 6)).sum(axis=1),  # steeper by 11 magnitudes
+], ids=["endless", "needle"])
+def test_extremes_where_cma_would_rescale_itself_are_restored_too(diagonal, landscape):
+    evolution = make(6, 12, diagonal=diagonal)
+    climb(evolution, 400, landscape)
+    restored = through_a_file(evolution)
+    assert same(climb(restored, 10, landscape), climb(evolution, 10, landscape))
+
+
+@MODES
+def test_it_climbs(diagonal):
+    evolution = make(20, 16, diagonal=diagonal)
+    climb(evolution, 400)
+    assert np.abs(evolution.mean - 1).max() < 0.01
+    assert evolution.sigma < 0.05
+    assert evolution.generation == 400
+
+
+def test_diagonal_mode_learns_the_steepness_of_every_coordinate():
+    evolution = make(20, 16)
+    climb(evolution, 400)
+    deviations = evolution.state()["deviations"]
+    assert deviations[:5].mean() > 2 * deviations[-5:].mean()
+
+
+def test_full_mode_learns_a_direction_that_is_no_coordinate():
+    """A ridge along the first two coordinates together, which only a covariance can follow."""
+    def ridge(candidates):
+        together, apart = candidates[:, 0] + candidates[:, 1], candidates[:, 0] - candidates[:, 1]
+        return -((together - 2) ** 2) - 1000 * apart**2 - (candidates[:, 2:] ** 2).sum(axis=1)
+
+    evolution = make(6, 12, diagonal=False)
+    climb(evolution, 300, ridge)
+    covariance = evolution.state()["covariance"]
+    correlation = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
+    assert correlation > 0.9
+
+
+def test_only_the_order_of_scores_matters():
+    assert same(climb(make(), 6), climb(make(), 6, lambda x: np.arctan(score(x) / 1e4)))
+
+
+def test_noise_is_survived():
+    noise = np.random.default_rng(1)
+    evolution = make(20, 16)
+    climb(evolution, 400, lambda x: score(x) + noise.normal(0, 20, len(x)))
+    assert score(evolution.mean[None])[0] > 0.1 * score(np.zeros((1, 20)))[0]
+
+
+def test_mirrored_candidates_come_in_opposite_pairs():
+    evolution = make(5, 9)
+    steps = evolution.ask() - evolution.mean
+    np.testing.assert_allclose(steps[:4], -steps[5:], atol=1e-15)
+    loose = make(5, 9, mirrored=False)
+    steps = loose.ask() - loose.mean
+    assert not np.isclose(steps[:4], -steps[5:], atol=1e-3).any()
+
+
+def test_candidates_have_the_mean_and_deviation_asked_for():
+    candidates = Evolution(np.full(50, 3.0), 0.2, 200, 1, mirrored=False).ask()
+    assert candidates.shape == (200, 50)
+    assert candidates.dtype == np.float64
+    assert candidates.mean() == pytest.approx(3, abs=0.02)
+    assert candidates.std() == pytest.approx(0.2, rel=0.05)
+
+
+def test_mean_rate_scales_the_step():
+    half, whole = make(mean_rate=0.5), make(mean_rate=1.0)
+    climb(half, 1)
+    climb(whole, 1)
+    np.testing.assert_allclose(half.mean, whole.mean / 2)
+
+
+def test_the_seed_decides_the_run():
+    assert same(climb(make(seed=0), 4), climb(make(seed=0), 4))
+    assert not np.isclose(make(seed=0).ask(), make(seed=1).ask()).any()
+
+
+def test_every_generation_draws_new_numbers():
+    trace = climb(make(), 2)
+    assert not np.isclose(trace[0][0], trace[1][0]).any()
+
+
+@MODES
+def test_the_global_generator_is_neither_used_nor_disturbed(diagonal):
+    quiet = climb(make(diagonal=diagonal), 8)
+    evolution, trace = make(diagonal=diagonal), []
+    for seed in range(8):
+        np.random.seed(seed)
+        before = np.random.get_state()[1].copy(), np.random.get_state()[2]
+        trace += climb(evolution, 1)
+        after = np.random.get_state()[1:3]
+        assert np.array_equal(before[0], after[0])
+        assert before[1] == after[1]
+    assert same(trace, quiet)
+
+
+def test_asking_again_changes_nothing():
+    evolution = make()
+    first = evolution.ask()
+    first_copy = first.copy()
+    first[:] = 7  # the caller's own array, to do with as he likes
+    assert np.array_equal(evolution.ask(), first_copy)
+
+
+def test_the_mean_handed_out_is_a_copy():
+    evolution = make()
+    evolution.mean[:] = 7
+    assert (evolution.mean == 0).all()
+
+
+@MODES
+def test_equal_scores_keep_sigma(diagonal):
+    evolution = make(20, 16, diagonal=diagonal)
+    climb(evolution, 50, lambda x: np.zeros(len(x)))
+    assert evolution.sigma == pytest.approx(0.1)
+    assert np.abs(evolution.mean).max() < 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_refused_and_can_be_told_again(bad):
+    evolution, untroubled = make(), make()
+    candidates = evolution.ask()
+    scores = score(candidates)
+    scores[3] = bad
+    with pytest.raises(ValueError, match="finite"):
+        evolution.tell(candidates, scores)
+    assert evolution.generation == 0
+    assert same(climb(evolution, 3), climb(untroubled, 3))
+
+
+def test_candidates_and_scores_that_do_not_belong_together_are_refused():
+    evolution = make()
+    candidates = evolution.ask()
+    scores = score(candidates)
+    with pytest.raises(ValueError, match="not the ones asked for"):
+        evolution.tell(candidates[::-1], scores)
+    with pytest.raises(ValueError, match="not the ones asked for"):
+        evolution.tell(candidates.astype(np.float32), scores)
+    with pytest.raises(ValueError, match="shape"):
+        evolution.tell(candidates, scores[:-1])
+    evolution.tell(candidates, scores)
+    with pytest.raises(ValueError, match="not the ones asked for"):
+        evolution.tell(candidates, scores)
+
+
+@pytest.mark.filterwarnings("ignore:mean_shift_samples")  # cma notices it too
+def test_a_search_at_the_end_of_float64_says_so():
+    evolution = Evolution(np.full(4, 1e6), 1e-300, 8, 0)
+    with pytest.raises(FloatingPointError, match="sigma"):
+        climb(evolution, 20)
+
+
+@pytest.mark.filterwarnings("error")
+@MODES
+def test_it_prints_warns_and_writes_nothing(diagonal, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cma_signals.in").write_text("{'timeout': 0}")  # cma would obey such a file
+    evolution = make(20, 16, diagonal=diagonal)
+    climb(evolution, 30)
+    climb(through_a_file(evolution), 30)
+    assert [path.name for path in tmp_path.iterdir()] == ["cma_signals.in"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("arguments", [
+    {"mean": np.zeros((3, 3))}, {"mean": [0.0]}, {"mean": [0.0, np.nan]}, {"sigma": 0.0},
+    {"sigma": -1.0}, {"sigma": np.nan}, {"sigma": np.inf}, {"population": 5}, {"seed": -1},
+    {"mean_rate": 0.0}, {"mean_rate": 1.5}, {"mean_rate": np.nan},
+], ids=str)
+def test_an_argument_out_of_range_is_named(arguments):
+    settings = {"mean": np.zeros(4), "sigma": 0.1, "population": 8, "seed": 0} | arguments
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        Evolution(**settings)
+
+
+@MODES
+def test_a_state_that_lacks_any_of_its_parts_is_refused(diagonal):
+    state = make(5, diagonal=diagonal).state()
+    for name in state:
+        part = {key: value for key, value in state.items() if key != name}
+        with pytest.raises(ValueError, match=name):
+            Evolution.from_state(part)
+
+
+@MODES
+def test_a_state_with_a_part_of_another_shape_or_type_or_not_finite_is_refused(diagonal):
+    evolution = make(5, diagonal=diagonal)
+    climb(evolution, 3)
+    state = evolution.state()
+    for name, value in state.items():
+        worse = [np.stack([value, value]), value.astype(str), value.astype(object)]
+        if value.dtype == np.float64:
+            worse += [np.full_like(value, np.nan), np.full_like(value, np.inf),
+                      value.astype(np.float32)]
+        if value.ndim:
+            worse.append(value[:-1])
+        for bad in worse:
+            with pytest.raises(ValueError, match="malformed state"):
+                Evolution.from_state(state | {name: bad})
+
+
+@pytest.mark.parametrize(("diagonal", "name", "bad"), [
+    (True, "sigma", np.array(-0.1)), (True, "sigma", np.array(0.0)),
+    (True, "deviations", -np.ones(5)), (True, "generation", np.array(-1)),
+    (True, "population", np.array(1)), (True, "seed", np.array(-1)),
+    (True, "mean_rate", np.array(0.0)), (False, "lengths", np.zeros(5)),
+    (False, "covariance", -np.eye(5)), (False, "decomposed", np.array(4)),
+    (False, "decomposed", np.array(-1)),
+])
+def test_a_state_with_an_impossible_value_is_refused(diagonal, name, bad):
+    evolution = make(5, diagonal=diagonal)
+    climb(evolution, 3)
+    with pytest.raises(ValueError, match=name):
+        Evolution.from_state(evolution.state() | {name: bad})

@@ -1,0 +1,258 @@
+import sys
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from utils.command_line import UserError
+from utils.film import dream_frame, driving_frame, race_frame, write_video
+
+FORWARD = np.array([0.0, 0.5, 0.0], np.float32)
+
+
+def plain(colour, height=64, width=64):
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def moving_square(count, height=96, width=128):
+    for index in range(count):
+        frame = plain((30, 60, 90), height, width)
+        frame[40:72, 4 * index : 4 * index + 32] = (220, 40, 160)
+        yield frame
+
+
+def a_race_frame(**changed):
+    settings = {
+        "race": plain((100, 200, 100), 400, 600),
+        "seen": plain((250, 0, 0)),
+        "reconstruction": plain((0, 250, 0)),
+        "expected": plain((0, 0, 250)),
+        "action": FORWARD,
+        "score": 12.5,
+        "frame_number": 10,
+        "tiles": 7,
+        "total_tiles": 300,
+    }
+    return race_frame(**(settings | changed))
+
+
+def changed_box(before, after):
+    """Left, right, top and bottom of what differs."""
+    rows, columns = np.nonzero((before != after).any(axis=2))
+    return columns.min(), columns.max(), rows.min(), rows.max()
+
+
+# Files
+
+
+def test_a_film_reads_back_as_it_was_written(tmp_path):
+    path = tmp_path / "new folder" / "race.mp4"
+    write_video(path, moving_square(20))
+    film = iio.imread(path)
+    assert film.shape == (20, 96, 128, 3)
+    for shown, frame in zip(film, moving_square(20), strict=True):
+        assert np.abs(shown.astype(int) - frame).mean() < 8
+    assert iio.immeta(path)["fps"] == 50
+    assert iio.immeta(path)["codec"] == "h264"
+    assert "yuv420p" in iio.immeta(path)["pix_fmt"]
+
+
+def test_colours_survive(tmp_path):
+    path = tmp_path / "green.mp4"
+    write_video(path, [plain((100, 200, 100), 720, 1280)] * 3)
+    np.testing.assert_allclose(iio.imread(path).mean(axis=(0, 1, 2)), (100, 200, 100), atol=4)
+
+
+def test_odd_sizes_become_even(tmp_path):
+    path = tmp_path / "odd.mp4"
+    write_video(path, [plain(200, 65, 99)] * 3)
+    film = iio.imread(path)
+    assert film.shape == (3, 66, 100, 3)
+    np.testing.assert_allclose(film, 200, atol=6)
+
+
+def failing_frames():
+    yield from moving_square(5)
+    raise RuntimeError("the race broke off")
+
+
+@pytest.mark.parametrize(
+    ("frames", "error", "words"),
+    [
+        (failing_frames, RuntimeError, "broke off"),
+        (lambda: [], ValueError, "at least one"),
+        (lambda: [plain(0), plain(0, 32, 32)], ValueError, "in a film of"),
+        (lambda: [np.zeros((64, 64, 3))], ValueError, "uint8"),
+        (lambda: [np.zeros((64, 64), np.uint8)], ValueError, "uint8"),
+    ],
+)
+def test_a_failed_film_leaves_nothing_and_spares_the_old_one(tmp_path, frames, error, words):
+    path = tmp_path / "race.mp4"
+    path.write_bytes(b"the old film")
+    with pytest.raises(error, match=words):
+        write_video(path, frames())
+    assert [p.name for p in tmp_path.iterdir()] == ["race.mp4"]
+    assert path.read_bytes() == b"the old film"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_film_that_does_not_fit_on_the_disk_is_no_film(tmp_path):
+    import resource
+
+    noise = np.random.default_rng(0).integers(0, 256, (20, 96, 128, 3), np.uint8)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"race\.mp4"):
+            write_video(tmp_path / "race.mp4", noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"race\.mp4"):
+        write_video(tmp_path / "file" / "race.mp4", moving_square(3))
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(UserError, match=r"folder\.mp4"):
+        write_video(tmp_path / "folder.mp4", moving_square(3))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.mp4"]
+
+
+# Composed frames
+
+
+def test_a_race_frame_shows_the_race_and_three_thumbnails():
+    frame = a_race_frame()
+    assert frame.shape == (720, 1280, 3)
+    assert frame.dtype == np.uint8
+    assert (frame[320, 500] == (100, 200, 100)).all()
+    x = 1160
+    assert (frame[150, x] == (250, 0, 0)).all()
+    assert (frame[375, x] == (0, 250, 0)).all()
+    assert (frame[600, x] == (0, 0, 250)).all()
+
+
+def test_the_races_own_bar_is_cut_off():
+    race = plain((100, 200, 100), 400, 600)
+    race[350:] = (255, 0, 255)
+    frame = a_race_frame(race=race)
+    assert not (frame == (255, 0, 255)).all(axis=2).any()
+
+
+def test_steering_moves_its_bar_to_its_side():
+    straight = a_race_frame()
+    left, right = (
+        a_race_frame(action=np.array([steer, 0.5, 0.0], np.float32)) for steer in (-0.8, 0.8)
+    )
+    bar = slice(674, 694)  # below the written numbers
+    middle = 657
+    from_x, to_x, *_ = changed_box(straight[bar], left[bar])
+    assert from_x < middle - 60
+    assert to_x <= middle + 8
+    from_x, to_x, *_ = changed_box(straight[bar], right[bar])
+    assert from_x >= middle - 8
+    assert to_x > middle + 60
+
+
+def test_gas_and_brake_move_their_own_bars():
+    idle, gas, brake = (
+        a_race_frame(action=np.array(action, np.float32))
+        for action in ((0, 0, 0), (0, 1, 0), (0, 0, 1))
+    )
+    left, right, top, _ = changed_box(idle, gas)
+    assert left > 770
+    assert right < 905
+    assert top > 616
+    left, right, top, _ = changed_box(idle, brake)
+    assert left > 910
+    assert right < 1045
+    assert top > 616
+
+
+def test_a_longer_bar_for_a_stronger_action():
+    def green(gas):
+        frame = a_race_frame(action=np.array([0, gas, 0], np.float32))[674:694]
+        return (frame.astype(int) @ (-1, 2, -1) > 100).sum()
+
+    assert 0 == green(0.0) < green(0.25) < green(0.5) < green(1.0)
+
+
+def test_actions_out_of_range_are_drawn_as_the_limit():
+    beyond, limit = (
+        a_race_frame(action=np.array(action, np.float32)) for action in ((-3, 7, -1), (-1, 1, 0))
+    )
+    assert (beyond == limit).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "columns"),
+    [
+        ({"score": -3.0}, (24, 160)),
+        ({"frame_number": 999}, (160, 410)),
+        ({"tiles": 123}, (410, 560)),
+        ({"total_tiles": 251}, (410, 560)),
+    ],
+)
+def test_each_number_has_its_place(change, columns):
+    left, right, top, _ = changed_box(a_race_frame(), a_race_frame(**change))
+    assert columns[0] <= left
+    assert right < columns[1]
+    assert top > 616
+
+
+def test_the_longest_numbers_fit():
+    wide = a_race_frame(score=-1000.0, frame_number=1000, tiles=366, total_tiles=366)
+    assert (wide[660:700, 542:560] == wide[2, 2]).all()
+    time_over = a_race_frame(score=-1000.0)
+    assert (time_over[660:700, 152:160] == wide[2, 2]).all()
+
+
+def test_frames_do_not_share_their_pixels():
+    race = plain((100, 200, 100), 400, 600)
+    full = np.array([1, 1, 1], np.float32)
+    for first, second in (
+        (lambda: a_race_frame(), lambda: a_race_frame(score=900.0, action=full)),
+        (
+            lambda: driving_frame(race, FORWARD, 1.0, 1, 1, 300),
+            lambda: driving_frame(race, full, 900.0, 999, 250, 300),
+        ),
+        (
+            lambda: dream_frame(plain(9), plain(9), 1, FORWARD, 50),
+            lambda: dream_frame(plain(90), plain(90), 99, full, 50),
+        ),
+    ):
+        frame = first()
+        before = frame.copy()
+        second()
+        assert (frame == before).all()
+        assert (first() == before).all()
+
+
+def test_the_driving_frame_is_the_left_part_of_the_race_frame():
+    race = plain((100, 200, 100), 400, 600)
+    left = driving_frame(race, FORWARD, 12.5, 10, 7, 300)
+    assert left.shape == (720, 1064, 3)
+    assert (a_race_frame()[:, :1064] == left).all()
+
+
+def test_a_dream_frame_watches_then_dreams():
+    real, dream = plain((200, 100, 0)), plain((0, 100, 200))
+    watching = dream_frame(real, dream, 49, FORWARD, 50)
+    dreaming = dream_frame(real, dream, 50, FORWARD, 50)
+    assert watching.shape == dreaming.shape == (640, 960, 3)
+    assert (watching[300, 240] == (200, 100, 0)).all()
+    assert (watching[300, 720] == (0, 100, 200)).all()
+    left, *_ = changed_box(watching[:60], dreaming[:60])
+    assert left >= 490
+    still = dream_frame(real, dream, 48, FORWARD, 50)
+    assert (watching[:60] == still[:60]).all()
+    assert (watching[560:] != still[560:]).any()
+
+
+def test_images_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="uint8"):
+        a_race_frame(seen=np.zeros((64, 64, 3), np.float32))
+    with pytest.raises(ValueError, match="race"):
+        a_race_frame(race=np.zeros((400, 600), np.uint8))

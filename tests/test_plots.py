@@ -1,0 +1,233 @@
+import cv2
+import numpy as np
+import pytest
+
+from utils import plots
+
+RNG = np.random.default_rng(0)
+BLUE, ORANGE, ROAD = (tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (
+    plots.BLUE, plots.ORANGE, plots.ROAD,
+))  # fmt: skip
+
+
+def read(path):
+    """The picture, (H, W, 3) RGB; nothing but it may lie in its folder."""
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    return cv2.imread(str(path))[..., ::-1]
+
+
+def amount(picture, colour):
+    """How many pixels have (nearly) this colour."""
+    return (np.abs(picture.astype(int) - colour).max(axis=2) < 12).sum()
+
+
+def training_rows(count):
+    return [
+        {
+            "epoch": e,
+            "loss": 90 / e,
+            "kl": 16.0,
+            "val_loss": 95 / e,
+            "val_kl": 16.5,
+            "seconds": 60.0,
+        }
+        for e in range(1, count + 1)
+    ]
+
+
+def evolution_rows(count, every=5):
+    rows = []
+    for g in range(1, count + 1):
+        row = {
+            "generation": g, "frames": 60_000 * g, "mean": 9.0 * g, "best": 9.0 * g + 50,
+            "laps": g / count, "sigma": 0.1, "core_hours": 0.03 * g,
+        }  # fmt: skip
+        if g % every == 0:
+            row |= {"select_mean": 9.0 * g + 20, "select_sd": 30.0}
+        rows.append(row)
+    return rows
+
+
+def a_lap(seed, score, lost_at=(150.0, 0.0)):
+    angle = np.linspace(0, 2 * np.pi, 300, endpoint=False)
+    track = 150 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return {
+        "seed": seed, "score": score, "frames": 1000, "tiles": 40, "total_tiles": 300,
+        "track": track, "path": track[:120] + 2, "lost_at": lost_at,
+    }  # fmt: skip
+
+
+def test_reconstructions_show_every_pair(tmp_path):
+    frames = np.stack(
+        [np.full((64, 64, 3), (20 * i, 0, 255 - 20 * i), np.uint8) for i in range(12)]
+    )
+    plots.reconstructions(tmp_path / "pairs.png", frames, 255 - frames)
+    picture = read(tmp_path / "pairs.png")
+    assert picture.shape[1] > 3 * picture.shape[0]
+    for index in range(12):
+        for image in (frames[index], 255 - frames[index]):
+            assert amount(picture, image[0, 0]) > 1000
+
+
+@pytest.mark.parametrize(
+    ("frames", "decoded"),
+    [
+        (np.zeros((3, 64, 64, 3), np.uint8), np.zeros((2, 64, 64, 3), np.uint8)),
+        (np.zeros((0, 64, 64, 3), np.uint8), np.zeros((0, 64, 64, 3), np.uint8)),
+        (np.zeros((3, 64, 64, 3), np.uint8), np.zeros((3, 64, 64, 3), np.float32)),
+    ],
+)
+def test_frames_that_do_not_pair_up_are_refused(tmp_path, frames, decoded):
+    with pytest.raises(ValueError, match=r"frames|images"):
+        plots.reconstructions(tmp_path / "pairs.png", frames, decoded)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_contact_sheet_has_a_row_for_each_race(tmp_path):
+    colours = [(240, 20, 20), (20, 240, 20), (20, 20, 240)]
+    races = [
+        np.full((length, 64, 64, 3), colour, np.uint8)
+        for length, colour in zip((40, 3, 200), colours, strict=True)
+    ]
+    plots.contact_sheet(tmp_path / "races.png", races)
+    picture = read(tmp_path / "races.png")
+    tops = [np.nonzero((picture == colour).all(axis=2).any(axis=1))[0].min() for colour in colours]
+    assert tops == sorted(set(tops))
+    shares = [amount(picture, colour) for colour in colours]
+    assert max(shares) < 1.1 * min(shares)
+
+
+def test_the_contact_sheet_goes_from_start_to_end(tmp_path):
+    race = np.zeros((50, 64, 64, 3), np.uint8)
+    race[0], race[-1] = (240, 20, 20), (20, 20, 240)
+    plots.contact_sheet(tmp_path / "race.png", [race])
+    picture = read(tmp_path / "race.png")
+    assert amount(picture[:, :200], (240, 20, 20)) > 1000
+    assert amount(picture[:, -200:], (20, 20, 240)) > 1000
+
+
+@pytest.mark.parametrize("samples", [[], [np.zeros((0, 64, 64, 3), np.uint8)]])
+def test_a_contact_sheet_of_nothing_is_refused(tmp_path, samples):
+    with pytest.raises(ValueError, match="races"):
+        plots.contact_sheet(tmp_path / "races.png", samples)
+    assert not list(tmp_path.iterdir())
+
+
+def test_latent_dimensions_that_vary_have_tall_bars(tmp_path):
+    logvar = np.zeros((500, 32))
+    plots.latent_distributions(tmp_path / "z.png", RNG.normal(0, 1, (500, 32)), logvar)
+    used = read(tmp_path / "z.png")
+    mu = RNG.normal(0, 1, (500, 32)) * (np.arange(32) < 2)
+    plots.latent_distributions(tmp_path / "z.png", mu, logvar)
+    assert amount(used, BLUE) > 5 * amount(read(tmp_path / "z.png"), BLUE)
+
+
+@pytest.mark.parametrize("shapes", [((5, 32), (5, 31)), ((0, 32), (0, 32)), ((5,), (5,))])
+def test_latents_of_the_wrong_shape_are_refused(tmp_path, shapes):
+    with pytest.raises(ValueError, match="mu"):
+        plots.latent_distributions(tmp_path / "z.png", *map(np.zeros, shapes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_and_validation_share_a_panel(tmp_path):
+    plots.training_curves(tmp_path / "v.png", training_rows(8), "V")
+    both = read(tmp_path / "v.png")
+    assert amount(both, BLUE) > 300
+    assert amount(both, ORANGE) > 300
+    without = [{k: v for k, v in row.items() if "val" not in k} for row in training_rows(8)]
+    plots.training_curves(tmp_path / "v.png", without, "V")
+    alone = read(tmp_path / "v.png")
+    assert alone.shape == both.shape, "a validation column has no panel of its own"
+    assert amount(alone, BLUE) > 300
+    assert amount(alone, ORANGE) == 0
+
+
+def test_more_columns_take_more_panels(tmp_path):
+    plots.training_curves(tmp_path / "v.png", training_rows(8), "V")
+    two = read(tmp_path / "v.png")
+    rows = [row | {"grad": 1.0, "lr": 0.1} for row in training_rows(8)]
+    plots.training_curves(tmp_path / "v.png", rows, "V")
+    four = read(tmp_path / "v.png")
+    assert four.shape[0] > 1.5 * two.shape[0]
+
+
+def test_a_single_epoch_is_seen(tmp_path):
+    plots.training_curves(tmp_path / "v.png", training_rows(1), "V")
+    picture = read(tmp_path / "v.png")
+    assert amount(picture, BLUE) > 60
+
+
+@pytest.mark.parametrize("rows", [[], [{"loss": 1.0}], [{"epoch": 1.0, "seconds": 5.0}]])
+def test_a_log_without_its_columns_is_refused(tmp_path, rows):
+    with pytest.raises(ValueError, match="column"):
+        plots.training_curves(tmp_path / "v.png", rows, "V")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_learning_curve_draws_ours(tmp_path):
+    path = tmp_path / "curve.png"
+    plots.learning_curve(path, evolution_rows(5, every=9))
+    few = amount(read(path), BLUE)
+    plots.learning_curve(path, evolution_rows(90))
+    many = amount(read(path), BLUE)
+    assert many > few + 1000
+
+
+@pytest.mark.parametrize("gap", [{}, {"select_mean": float("nan"), "select_sd": float("nan")}])
+def test_a_curve_without_selection_yet(tmp_path, gap):
+    rows = [row | gap for row in evolution_rows(4)]
+    plots.learning_curve(tmp_path / "curve.png", rows)
+    assert amount(read(tmp_path / "curve.png"), BLUE) > 300
+
+
+@pytest.mark.parametrize("rows", [[], [{"generation": 1.0, "frames": 100.0}]])
+def test_an_evolution_log_without_its_columns_is_refused(tmp_path, rows):
+    with pytest.raises(ValueError, match="column"):
+        plots.learning_curve(tmp_path / "curve.png", rows)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_map_shows_road_trace_and_where_it_was_lost(tmp_path):
+    path = tmp_path / "map.png"
+    plots.worst_laps(path, [a_lap(1, 400.0)])
+    lost = read(path)
+    assert amount(lost, ROAD) > 3000
+    assert amount(lost, BLUE) > 300
+    assert amount(lost, ORANGE) > 100
+    plots.worst_laps(path, [a_lap(1, 400.0, lost_at=None)])
+    assert amount(read(path), ORANGE) == 0
+
+
+def test_the_map_keeps_the_five_worst(tmp_path):
+    path = tmp_path / "map.png"
+    good = [a_lap(seed, 900.0) for seed in range(7)]
+    bad = [a_lap(seed, 100.0 + seed, lost_at=None) for seed in range(5)]
+    plots.worst_laps(path, good + bad)
+    picture = read(path)
+    assert amount(picture, ORANGE) == 0, "only the good laps have a lost spot"
+    plots.worst_laps(path, bad)
+    assert (read(path) == picture).all()
+
+
+@pytest.mark.parametrize("laps", [[], [a_lap(1, 1.0) | {"path": np.zeros((0, 2))}]])
+def test_a_map_of_nothing_is_refused(tmp_path, laps):
+    with pytest.raises(ValueError, match=r"lap|points"):
+        plots.worst_laps(tmp_path / "map.png", laps)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_histogram(tmp_path):
+    path = tmp_path / "scores.png"
+    plots.score_histogram(path, RNG.normal(910, 15, 100), "100 tracks")
+    picture = read(path)
+    assert amount(picture, BLUE) > 2000
+    assert amount(picture, ORANGE) > 200
+    plots.score_histogram(path, [-90.0, 1000.0, 850.0], "wide")
+    assert amount(read(path), BLUE) > 300
+
+
+@pytest.mark.parametrize("scores", [[], [900.0, float("nan")]])
+def test_scores_that_are_none_are_refused(tmp_path, scores):
+    with pytest.raises(ValueError, match="finite"):
+        plots.score_histogram(tmp_path / "scores.png", scores, "none")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,168 @@
+"""The car as the camera sees it: a fixed hull and four wheels, looked up instead of drawn.
+
+The camera is bolted to the hull, so the hull always covers the same pixels, and a wheel's picture
+depends on two numbers only: the angle of its joint and how far it has rolled.  All pictures are
+drawn once, by the rasteriser that the stock renderer uses, so they share its rounding.
+"""
+
+import functools
+import math
+
+import numpy as np
+import pygame
+from gymnasium.envs.box2d import car_dynamics as car
+from gymnasium.envs.box2d import car_racing as stock
+
+FULL_ZOOM = stock.ZOOM * stock.SCALE  # window pixels per unit, once the first second is over
+ANGLES = 33  # joint angles in a wheel's table, ...
+ANGLE_LIMIT = 0.42  # ... from minus to plus this many radians (the joint stops softly at 0.4)
+PHASES = 48  # rolling positions in a wheel's table
+ANGLES_PER_RADIAN = (ANGLES - 1) / (2 * ANGLE_LIMIT)
+PHASES_PER_RADIAN = PHASES / math.tau
+WHITE_ARC = 1.2  # radians of a tyre's circumference that are grey
+HULL_COLOR = (204, 0, 0)
+
+# Only this part of the window is drawn. It is aligned with whole pixels of the frame (125 window
+# pixels are 12 frame pixels across, 25 are 3 down), so scaling the part equals scaling the whole.
+CROP_X, CROP_Y, CROP_SIZE = 375, 100, (250, 200)  # window pixels, y upwards
+FRAME_X, FRAME_Y, FRAME_SIZE = 36, 60, (24, 24)  # where it lies in the frame, y downwards
+
+# Box2D reorders vertices, and the order decides how a polygon is rounded to pixels.
+HULL_SHAPES = (
+    [(1.2, 2.2), (1.2, 2.6), (-1.2, 2.6), (-1.2, 2.2)],
+    [(0.4, 0.4), (0.3, 2.4), (-0.3, 2.4), (-0.4, 0.4)],
+    [
+        *[(1.0, -0.8), (1.0, -0.2), (0.5, 0.4), (-0.5, 0.4)],
+        *[(-1.0, -0.2), (-1.0, -0.8), (-0.4, -1.8), (0.4, -1.8)],
+    ],
+    [(1.0, -2.4), (1.0, -1.8), (-1.0, -1.8), (-1.0, -2.4)],
+)
+WHEEL_X, WHEEL_Y = car.WHEEL_W * car.SIZE, car.WHEEL_R * car.SIZE  # half sizes in units
+WHEEL_PLACES = [(x * car.SIZE, y * car.SIZE) for x, y in car.WHEELPOS]
+
+# A patch to lay over a frame: its rows and columns there, and layers (rows, 2, columns, 3) uint16:
+# paint times 256, and how much of the frame shines through. out = (frame * shine + paint) / 256.
+# The layers lie within rows so that a range of rows is contiguous, which NumPy adds fastest.
+Patch = tuple[slice, slice, np.ndarray]
+
+
+def draw_car(frame: np.ndarray, wheels) -> None:
+    """Lay the car over frame (96, 96, 3) uint8; wheels: the four bodies, with joint and phase."""
+    rows, columns, hull = hull_patch()
+    layers = hull.copy()
+    for (wheel_rows, pictures), wheel in zip(wheel_tables(), wheels, strict=True):
+        angle = int((wheel.joint.angle + ANGLE_LIMIT) * ANGLES_PER_RADIAN + 0.5)
+        phase = int(wheel.phase * PHASES_PER_RADIAN + 0.5) % PHASES
+        part = layers[wheel_rows]
+        part += pictures[min(max(angle, 0), ANGLES - 1)][phase]
+    lay(frame, (rows, columns, layers))
+
+
+def draw_zooming_car(frame: np.ndarray, zoom: float) -> None:
+    """Lay the car with straight wheels over a frame of the first second."""
+    lay(frame, zooming_patch(round(zoom, 3)))
+
+
+def lay(frame: np.ndarray, patch: Patch) -> None:
+    rows, columns, layers = patch
+    view = frame[rows, columns]
+    mixture = view * layers[:, 1]
+    mixture += layers[:, 0]
+    mixture >>= 8
+    view[:] = mixture
+
+
+@functools.cache
+def hull_patch() -> Patch:
+    """The hull at full zoom, in a patch with room for the wheels."""
+    rows, columns = _extent(_picture(FULL_ZOOM, [(i, 0.4, 0.0) for i in range(4)]))
+    return *_in_frame(rows, columns), _picture(FULL_ZOOM, [])[rows, :, columns].copy()
+
+
+@functools.cache
+def wheel_tables() -> list[tuple[slice, list[list[np.ndarray]]]]:
+    """What each wheel adds to some rows of the hull's patch: these rows, [angle][phase] layers."""
+    return [_wheel_table(number) for number in range(4)]
+
+
+@functools.cache
+def zooming_patch(zoom: float) -> Patch:
+    layers = _picture(zoom, [(i, 0.0, 0.0) for i in range(4)])
+    rows, columns = _extent(layers)
+    return *_in_frame(rows, columns), layers[rows, :, columns].copy()
+
+
+def _wheel_table(number: int) -> tuple[slice, list[list[np.ndarray]]]:
+    # Wheels are drawn below the hull. Their table holds picture(hull and wheel) - picture(hull),
+    # wrapping around in uint16, so that adding it to the hull brings the covered wheel.
+    patch_rows, patch_columns, hull = hull_patch()
+    rows = slice(patch_rows.start - FRAME_Y, patch_rows.stop - FRAME_Y)
+    columns = slice(patch_columns.start - FRAME_X, patch_columns.stop - FRAME_X)
+    angles = np.linspace(-ANGLE_LIMIT, ANGLE_LIMIT, ANGLES)
+    phases = np.arange(PHASES) / PHASES_PER_RADIAN
+    table = np.array(
+        [
+            [_picture(FULL_ZOOM, [(number, a, p)])[rows, :, columns] - hull for p in phases]
+            for a in angles
+        ]
+    )
+    touched = np.flatnonzero(table.any(axis=(0, 1, 3, 4, 5)))
+    touched_rows = slice(touched[0], touched[-1] + 1)
+    return touched_rows, [list(pictures) for pictures in table[:, :, touched_rows].copy()]
+
+
+def _picture(zoom: float, wheels: list[tuple[int, float, float]]) -> np.ndarray:
+    """(24, 2, 24, 3) uint16 layers of the hull and some wheels: (number, angle, phase) each.
+
+    Drawing on black gives the paint; how much more a white ground gives is what shines through.
+    """
+    on_black = _draw((0, 0, 0), zoom, wheels)
+    on_white = _draw((255, 255, 255), zoom, wheels)
+    shine = np.clip((on_white - on_black) * (256 / on_white[0, 0, 0]) + 0.5, 0, 256)
+    return np.stack([on_black * 256, shine], axis=1).astype(np.uint16)
+
+
+def _draw(ground: tuple, zoom: float, wheels) -> np.ndarray:
+    """(24, 24, 3) the crop at the frame's resolution."""
+    surface = pygame.Surface(CROP_SIZE)
+    surface.fill(ground)
+    for number, angle, phase in wheels:
+        _draw_wheel(surface, zoom, number, angle, phase)
+    for shape in HULL_SHAPES:
+        _draw_polygon(surface, HULL_COLOR, zoom, shape)
+    small = pygame.transform.smoothscale(pygame.transform.flip(surface, False, True), FRAME_SIZE)
+    return pygame.surfarray.array3d(small).transpose(1, 0, 2).astype(np.float64)
+
+
+def _draw_wheel(surface, zoom: float, number: int, angle: float, phase: float) -> None:
+    def rectangle(y1, y2):
+        corners = [(WHEEL_X, y1), (WHEEL_X, y2), (-WHEEL_X, y2), (-WHEEL_X, y1)]
+        cos, sin = math.cos(angle), math.sin(angle)
+        x0, y0 = WHEEL_PLACES[number]
+        return [(x0 + cos * x - sin * y, y0 + sin * x + cos * y) for x, y in corners]
+
+    _draw_polygon(surface, car.WHEEL_COLOR, zoom, rectangle(-WHEEL_Y, WHEEL_Y))
+    ends = [(math.cos(a), math.sin(a)) for a in (phase, phase + WHITE_ARC)]
+    if any(sin <= 0 for _, sin in ends):  # the stripe is not wholly below the tyre
+        y1, y2 = (WHEEL_Y * (math.copysign(1, cos) if sin > 0 else cos) for cos, sin in ends)
+        _draw_polygon(surface, car.WHEEL_WHITE, zoom, rectangle(y1, y2))
+
+
+def _draw_polygon(surface, color, zoom: float, points) -> None:
+    left = stock.WINDOW_W / 2 - CROP_X
+    bottom = stock.WINDOW_H / 4 - CROP_Y
+    points = [(left + x * zoom, bottom + y * zoom) for x, y in points]
+    pygame.draw.polygon(surface, color, points)
+
+
+def _extent(layers: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the crop that the car covers."""
+    rows, columns = np.nonzero((layers[:, 1] != 256).any(axis=2))
+    return slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+
+
+def _in_frame(rows: slice, columns: slice) -> tuple[slice, slice]:
+    return (
+        slice(FRAME_Y + rows.start, FRAME_Y + rows.stop),
+        slice(FRAME_X + columns.start, FRAME_X + columns.stop),
+    )

@@ -1,0 +1,194 @@
+"""The decision loop: simulate, shrink, V, C, M, for ROWS races in lock-step in one process.
+
+`Races` is a handler for `utils.workers`: a job is a `Race`, its result a `Lap`. A race that ends
+makes room for the next at once.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from models.controller import squash, unpack
+from models.inference import ROWS, Encoder, Memory
+from models.mdn_rnn import MDNRNN
+from models.vae import VAE
+from utils.autopilot import Autopilot
+from utils.envs import MAX_FRAMES, make_env, shrink
+
+FRAME_COST = 0.1  # points a frame, by the environment's rules
+
+
+class Race(NamedTuple):
+    """One race to drive: a track and the linear map that drives it."""
+
+    seed: int
+    parameters: np.ndarray  # (3 * (Z + H + 1),) of C on plain [z, h]
+    patience: int = MAX_FRAMES  # frames without a new tile after which the race is given up
+    teacher: dict[str, Any] | None = None  # an autopilot's settings: record what it would do
+    teacher_share: float = 0.0  # share of this race's stretches that the teacher itself drives
+    trace: bool = False  # record where the car was
+
+
+@dataclass
+class Lap:
+    """What came of a race.
+
+    A race given up early is charged the frames that it would still have cost, so that its score is
+    the one of standing still to the end.
+    """
+
+    seed: int
+    score: float
+    frames: int
+    tiles: int
+    total_tiles: int
+    complete: bool
+    features: np.ndarray | None = None  # (frames, Z + H) float32, with a teacher
+    advice: np.ndarray | None = None  # (frames, 3) float32, the teacher's action in each frame
+    positions: np.ndarray | None = None  # (frames, 2), with a trace
+    track: np.ndarray | None = None  # (total_tiles, 2), with a trace
+
+
+class Agent:
+    """V, M and C for ROWS races at once, each with a C of its own."""
+
+    def __init__(self, vae: VAE, rnn: MDNRNN) -> None:
+        self._encoder = Encoder(vae)
+        self._memory = Memory(rnn)
+        self.frames = np.zeros((ROWS, 64, 64, 3), np.uint8)  # what each car sees
+        width = vae.sizes["latent_dim"] + rnn.sizes["hidden"]
+        self.features = np.zeros((ROWS, width), np.float32)  # [z, h]
+        self._weights = np.zeros((ROWS, 3, width), np.float32)
+        self._bias = np.zeros((ROWS, 3), np.float32)
+
+    def begin(self, row: int, parameters: np.ndarray) -> None:
+        """A new race in `row`: an empty memory and its own C."""
+        self._memory.forget(row)
+        self._weights[row], self._bias[row] = unpack(parameters.astype(np.float32))
+
+    def decide(self) -> np.ndarray:
+        """`frames` -> actions (ROWS, 3) float32; leaves [z, h] in `features`."""
+        self._z, _ = self._encoder.encode(torch.from_numpy(self.frames))
+        latent_dim = self._z.shape[1]
+        self.features[:, :latent_dim] = self._z.numpy()
+        self.features[:, latent_dim:] = self._memory.h.numpy()
+        raw = np.matmul(self._weights, self.features[:, :, None])[:, :, 0] + self._bias
+        return squash(raw)
+
+    def remember(self, actions: np.ndarray) -> None:
+        """Let M take in what was seen and what was done."""
+        self._memory.remember(self._z, torch.from_numpy(actions))
+
+    @property
+    def h(self) -> torch.Tensor:
+        """M's hidden state after the last `remember`, (ROWS, H)."""
+        return self._memory.h
+
+
+class Races:
+    """Handler: drives up to ROWS races in lock-step."""
+
+    def __init__(self, env_id: str, vae: VAE, rnn: MDNRNN) -> None:
+        self._env_id = env_id
+        self._agent = Agent(vae, rnn)
+        self._seats: list[_Seat | None] = [None] * ROWS
+        self._envs: list = [None] * ROWS
+
+    def start(self, job_id: int, race: Race) -> None:
+        """Begin a race in a free row."""
+        row = self._seats.index(None)
+        if self._envs[row] is None:  # made on demand: few jobs in many processes need few
+            self._envs[row] = make_env(self._env_id)
+        seat = self._seats[row] = _Seat(job_id, race, self._envs[row])
+        self._agent.frames[row] = shrink(seat.obs)
+        self._agent.begin(row, race.parameters)
+
+    def advance(self) -> list[tuple[int, Lap]]:
+        """One frame of every race; returns the laps that ended with it."""
+        actions = self._agent.decide()
+        finished = []
+        for row, seat in enumerate(self._seats):
+            if seat is None:
+                continue
+            actions[row] = seat.step(actions[row], self._agent.features[row])
+            if seat.over:
+                finished.append((seat.job_id, seat.lap()))
+                self._seats[row] = None
+            else:
+                self._agent.frames[row] = shrink(seat.obs)
+        self._agent.remember(actions)
+        return finished
+
+
+class _Seat:
+    """One race under way."""
+
+    STRETCH = 50  # frames for which teacher or student keep the wheel
+
+    def __init__(self, job_id: int, race: Race, env: Any) -> None:
+        self.job_id = job_id
+        self._race = race
+        self._env = env
+        self.obs, _ = env.reset(seed=race.seed)
+        self._car_env = env.unwrapped
+        self.over = False
+        self._score = 0.0
+        self._frames = 0
+        self._tiles = self._car_env.tile_visited_count
+        self._progress_at = 0
+        self._complete = False
+        self._positions: list[tuple[float, float]] = []
+        self._features: list[np.ndarray] = []
+        self._advice: list[np.ndarray] = []
+        self._teacher = None
+        if race.teacher is not None:
+            self._rng = np.random.default_rng(race.seed)
+            self._teacher = Autopilot(env, self._rng, **race.teacher)
+            self._teacher_drives = False
+
+    def step(self, action: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Drive one frame with `action` (or the teacher's); returns the action taken."""
+        if self._teacher is not None:
+            action = self._consult(action, features)
+        self.obs, reward, terminated, truncated, info = self._env.step(action)
+        self._score += float(reward)
+        self._frames += 1
+        if self._race.trace:
+            self._positions.append(tuple(self._car_env.car.hull.position))
+        if self._car_env.tile_visited_count > self._tiles:
+            self._tiles = self._car_env.tile_visited_count
+            self._progress_at = self._frames
+        if terminated or truncated:
+            self.over = True
+            self._complete = bool(info.get("lap_finished", False))
+        elif self._frames - self._progress_at >= self._race.patience:
+            self.over = True
+            self._score -= FRAME_COST * (MAX_FRAMES - self._frames)
+        return action
+
+    def _consult(self, action: np.ndarray, features: np.ndarray) -> np.ndarray:
+        advice = self._teacher.advise()
+        self._features.append(features.copy())
+        self._advice.append(advice)
+        if self._frames % self.STRETCH == 0:
+            self._teacher_drives = self._rng.random() < self._race.teacher_share
+        return advice if self._teacher_drives else action
+
+    def lap(self) -> Lap:
+        """The result of the race, once it is over."""
+        race = self._race
+        track = self._car_env.track
+        return Lap(
+            race.seed,
+            self._score,
+            self._frames,
+            self._tiles,
+            len(track),
+            self._complete,
+            features=np.stack(self._features) if race.teacher is not None else None,
+            advice=np.stack(self._advice) if race.teacher is not None else None,
+            positions=np.array(self._positions) if race.trace else None,
+            track=np.array([point[2:4] for point in track]) if race.trace else None,
+        )

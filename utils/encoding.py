@@ -1,0 +1,64 @@
+"""Stage 03's work: the latents of one episode, by the very encoder that the driver uses."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from models.inference import ROWS, Encoder, arithmetic
+from models.vae import VAE
+from utils.artifacts import load_header, save_arrays
+from utils.command_line import UserError
+from utils.rollouts import load_latents, load_rollout
+
+
+class Encoding(NamedTuple):
+    """One episode to encode."""
+
+    rollout: str
+    latents: str
+    vae_fingerprint: str
+
+
+def made_from(job: Encoding, rollout_fingerprint: str) -> dict[str, Any]:
+    """What the latents depend on: the frames, V, and the arithmetic in which V runs here."""
+    return {
+        "rollout": rollout_fingerprint,
+        "vae": job.vae_fingerprint,
+        "arithmetic": arithmetic(),
+    }
+
+
+def is_encoded(job: Encoding) -> bool:
+    """Whether the latents are on disk, whole, and of this rollout and this V."""
+    if not Path(job.latents).exists():
+        return False
+    rollout = load_header(job.rollout, "rollout", "delete it and run python 01_collect_rollouts.py")
+    try:
+        header, _ = load_latents(Path(job.latents))
+    except UserError as error:
+        print(f"{error} Encoding it again.")
+        return False
+    return header.get("made_from") == made_from(job, rollout["fingerprint"])
+
+
+def encode(job: Encoding, vae: VAE) -> int:
+    """Encode one episode and save mu and logvar beside what M needs; returns its frames."""
+    header, arrays = load_rollout(Path(job.rollout))
+    mu, logvar = encode_frames(Encoder(vae), arrays.pop("obs"))
+    save_arrays(
+        job.latents, "latents", {"mu": mu, "logvar": logvar, **arrays},
+        made_from=made_from(job, header["fingerprint"]),
+        driver=header.get("driver"), seed=header.get("seed"),
+    )  # fmt: skip
+    return len(mu)
+
+
+def encode_frames(encoder: Encoder, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """frames (N, 64, 64, 3) uint8 -> mu, logvar (N, Z) float32, as a car that sees them would."""
+    pairs = [
+        encoder.encode(torch.from_numpy(frames[i : i + ROWS])) for i in range(0, len(frames), ROWS)
+    ]
+    mu, logvar = (torch.cat(parts).numpy() for parts in zip(*pairs, strict=True))
+    return mu, logvar

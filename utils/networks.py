@@ -1,0 +1,109 @@
+"""V, M and C on disk: saving them with what they were made from, loading them with every check."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.controller import parameter_count
+from models.mdn_rnn import MDNRNN
+from models.vae import VAE
+from utils.artifacts import load_tensors, save_tensors
+from utils.command_line import UserError
+from utils.provenance import provenance
+
+TRAIN_V = "run python 02_train_vae.py"
+TRAIN_M = "run python 04_train_mdn_rnn.py"
+TRAIN_C = "run python 05_train_controller.py"
+
+
+def vae_path(checkpoints: str) -> Path:
+    """Where V is kept."""
+    return Path(checkpoints) / "vae.pt"
+
+
+def rnn_path(checkpoints: str) -> Path:
+    """Where M is kept."""
+    return Path(checkpoints) / "mdn_rnn.pt"
+
+
+def controller_path(checkpoints: str, name: str = "controller") -> Path:
+    """Where C is kept; `name` tells one experiment's C from another's."""
+    return Path(checkpoints) / f"{name}.pt"
+
+
+def save_network(path: Path, kind: str, network: nn.Module, made_from: dict[str, Any]) -> str:
+    """Write V or M; returns its fingerprint."""
+    return save_tensors(
+        path, kind, network.state_dict(),
+        sizes=network.sizes, made_from=made_from, provenance=provenance(),
+    )  # fmt: skip
+
+
+def load_vae(checkpoints: str) -> tuple[VAE, dict[str, Any]]:
+    """V and its header."""
+    return _load_network(vae_path(checkpoints), "V", VAE, TRAIN_V)
+
+
+def load_rnn(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
+    """M and its header; it must have been made for this V."""
+    path = rnn_path(checkpoints)
+    rnn, header = _load_network(path, "M", MDNRNN, TRAIN_M)
+    if header["made_from"].get("vae") != vae_fingerprint:
+        raise UserError(f"{path} was made for another V; run 03 and 04 again: {TRAIN_M[4:]}.")
+    return rnn, header
+
+
+def save_controller(
+    path: Path, parameters: np.ndarray, made_from: dict[str, Any], **header: Any
+) -> str:
+    """Write C, a plain linear map from [z, h]; returns its fingerprint."""
+    weights = {"parameters": torch.from_numpy(np.asarray(parameters, np.float32).copy())}
+    return save_tensors(path, "C", weights, made_from=made_from, provenance=provenance(), **header)
+
+
+def load_controller(
+    path: Path, vae: dict[str, Any], rnn: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """C's parameters and header; it must have been made for this V and this M.
+
+    Args:
+        vae: V's header, as `load_vae` returns it; rnn: M's.
+    """
+    header = load_tensors(path, "C", TRAIN_C)
+    parameters = header.pop("weights").get("parameters")
+    count = parameter_count(vae["sizes"]["latent_dim"], rnn["sizes"]["hidden"])
+    if parameters is None or parameters.shape != (count,) or parameters.dtype != torch.float32:
+        raise UserError(f"{path} does not hold the {count} numbers of C; {TRAIN_C}.")
+    made_from = header.get("made_from", {})
+    for name, other in (("vae", vae), ("rnn", rnn)):
+        if made_from.get(name) != other["fingerprint"]:
+            raise UserError(f"{path} was made for another {name.upper()}; {TRAIN_C}.")
+    return parameters.numpy(), header
+
+
+def is_made_from(path: Path, kind: str, made_from: dict[str, Any]) -> bool:
+    """Whether the result at `path` is there, sound, and made from exactly this."""
+    if not path.exists():
+        return False
+    try:
+        found = load_tensors(path, kind, "delete it")
+    except UserError as error:
+        print(f"{error} Making it anew.")
+        return False
+    return found.get("made_from") == made_from
+
+
+def _load_network(
+    path: Path, kind: str, network: type[nn.Module], remedy: str
+) -> tuple[Any, dict[str, Any]]:
+    header = load_tensors(path, kind, remedy)
+    try:
+        loaded = network(**header["sizes"])
+        loaded.load_state_dict(header.pop("weights"))
+        header["made_from"].get("")
+    except Exception as error:  # a foreign file can hold anything where sizes belong
+        raise UserError(f"{path} does not hold the weights of {kind}; {remedy}.") from error
+    return loaded.eval().requires_grad_(False), header

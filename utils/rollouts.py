@@ -1,0 +1,147 @@
+"""Episodes on disk: what was seen and done in one race, one file each.
+
+action[t] was chosen on seeing obs[t]; reward[t], terminated[t] and obs[t + 1] are its outcome, so
+obs has one frame more than action. Stage 03 adds the latents of every episode in a folder beside.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.artifacts import fingerprint, load_arrays, load_header, save_arrays
+from utils.command_line import UserError
+from utils.envs import FRAME_SIZE, shrink
+
+COLLECT = "run python 01_collect_rollouts.py"
+ENCODE = "run python 03_encode_dataset.py"
+
+
+def record(env: Any, driver: Any, obs: np.ndarray) -> dict[str, np.ndarray]:
+    """Let `driver` drive the race that `env` has just reset to `obs`; returns its arrays.
+
+    Returns:
+        obs (T + 1, 64, 64, 3) uint8, action (T, 3) float32, reward (T,) float32,
+        terminated (T,) bool.
+    """
+    frames, actions, rewards, ends = [shrink(obs)], [], [], []
+    over = False
+    while not over:
+        action = driver.act(obs)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        frames.append(shrink(obs))
+        actions.append(action)
+        rewards.append(reward)
+        ends.append(terminated)
+        over = terminated or truncated or getattr(driver, "quit", False)
+    return {
+        "obs": np.stack(frames),
+        "action": np.array(actions, np.float32),
+        "reward": np.array(rewards, np.float32),
+        "terminated": np.array(ends, bool),
+    }
+
+
+def save_rollout(path: Path, arrays: dict[str, np.ndarray], **header: Any) -> str:
+    """Write one episode; returns its fingerprint."""
+    return save_arrays(path, "rollout", arrays, **header)
+
+
+def load_rollout(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read one episode back, refusing arrays that do not belong together."""
+    header, arrays = load_arrays(path, "rollout", f"delete it and {COLLECT}")
+    count = len(arrays["action"]) if "action" in arrays else 0
+    _demand(
+        path, arrays, COLLECT,
+        obs=((count + 1, FRAME_SIZE, FRAME_SIZE, 3), np.uint8),
+        action=((count, 3), np.float32),
+        reward=((count,), np.float32),
+        terminated=((count,), np.bool_),
+    )  # fmt: skip
+    return header, arrays
+
+
+def load_latents(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read the latents of one episode: mu, logvar (T + 1, Z), action, reward, terminated."""
+    header, arrays = load_arrays(path, "latents", f"delete it and {ENCODE}")
+    count = len(arrays["action"]) if "action" in arrays else 0
+    width = arrays["mu"].shape[-1] if "mu" in arrays and arrays["mu"].ndim else 0
+    _demand(
+        path, arrays, ENCODE,
+        mu=((count + 1, width), np.float32),
+        logvar=((count + 1, width), np.float32),
+        action=((count, 3), np.float32),
+        reward=((count,), np.float32),
+        terminated=((count,), np.bool_),
+    )  # fmt: skip
+    return header, arrays
+
+
+def _demand(path: Path, arrays: dict[str, np.ndarray], remedy: str, **wanted: tuple) -> None:
+    found = {name: (array.shape, array.dtype.type) for name, array in arrays.items()}
+    if found != wanted or not len(arrays["action"]):
+        raise UserError(f"{path} does not hold the arrays of an episode; delete it and {remedy}.")
+
+
+def episodes(directory: str | Path, kind: str, remedy: str) -> list[Path]:
+    """All episode files of a folder, in the order of their names."""
+    directory = Path(directory)
+    paths = sorted(p for p in directory.glob("*.npz") if ".tmp." not in p.name)
+    if not paths:
+        raise UserError(f"{directory} holds no {kind}; {remedy}.")
+    return paths
+
+
+def rollouts(directory: str | Path) -> tuple[list[Path], str]:
+    """The rollouts of a folder, and the fingerprint of them all."""
+    return _with_fingerprint(directory, "rollout", COLLECT)
+
+
+def latents(directory: str | Path) -> tuple[list[Path], str]:
+    """The latents of a folder, and the fingerprint of them all."""
+    return _with_fingerprint(directory, "latents", ENCODE)
+
+
+def _with_fingerprint(directory: str | Path, kind: str, remedy: str) -> tuple[list[Path], str]:
+    paths = episodes(directory, kind, remedy)
+    marks = {p.name: load_header(p, kind, f"delete it and {remedy}")["fingerprint"] for p in paths}
+    return paths, fingerprint(marks)
+
+
+def batches_of_frames(
+    paths: list[Path], batch: int, pool: int, rng: np.random.Generator, workers: int
+) -> Iterator[np.ndarray]:
+    """All frames of all episodes once, shuffled, in batches (batch, 64, 64, 3).
+
+    `pool` episodes at a time are in memory, their frames shuffled together, while `workers`
+    threads read the next ones; which episodes share a pool changes with every call. So memory
+    stays the same whatever the size of the data set. The last, incomplete batch is left out.
+    """
+    order = [paths[i] for i in rng.permutation(len(paths))]
+    rest = np.zeros((0, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+    for group in ahead(order, pool, workers):
+        frames = np.concatenate([rest, *(arrays["obs"] for _, arrays in group)])
+        del group
+        shuffled = rng.permutation(len(frames))
+        whole = len(frames) - len(frames) % batch
+        for start in range(0, whole, batch):
+            yield frames[shuffled[start : start + batch]]
+        rest = frames[shuffled[whole:]]
+
+
+def ahead(paths: list[Path], pool: int, workers: int) -> Iterator[list]:
+    """Groups of `pool` rollouts, the next group being read by `workers` threads meanwhile."""
+    groups = [paths[i : i + pool] for i in range(0, len(paths), pool)]
+    if workers == 0:
+        for group in groups:
+            yield [load_rollout(path) for path in group]
+        return
+    with ThreadPoolExecutor(workers) as threads:
+        coming = [threads.submit(load_rollout, path) for path in groups[0]]
+        for following in [*groups[1:], []]:
+            group = [future.result() for future in coming]
+            coming = [threads.submit(load_rollout, path) for path in following]
+            yield group
+            del group

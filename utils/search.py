@@ -1,0 +1,202 @@
+"""Stage 05's work: one evolution from its start to its end, saved whole after every generation."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.controller import unstandardise
+from utils import seeds
+from utils.artifacts import load_arrays, save_arrays
+from utils.command_line import UserError
+from utils.driving import Lap, Race
+from utils.evolution import Evolution
+from utils.networks import controller_path, save_controller
+from utils.plots import learning_curve
+from utils.progress import write_log
+from utils.workers import Workers
+
+COLUMNS = (
+    "generation", "frames", "mean", "best", "select_mean", "select_sd", "laps", "sigma",
+    "core_hours", "seconds",
+)  # fmt: skip
+
+
+class Search:
+    """The evolution of C: its distribution, the best mean so far, and its history.
+
+    All of it is in one file, written whole after every generation: whenever the run dies, the next
+    one goes on from the last finished generation and ends where an undisturbed one ends.
+    """
+
+    def __init__(self, checkpoints: str, name: str, made_from: dict[str, Any]) -> None:
+        self.path = Path(checkpoints) / f"{name}_evolution.npz"
+        self._target = controller_path(checkpoints, name)
+        self._checkpoints = Path(checkpoints)
+        self._name = name
+        self._made_from = made_from
+        self.evolution: Evolution | None = None
+        self.best: np.ndarray | None = None  # parameters of the best mean, for plain features
+        self.best_score: float | None = None  # its mean on the selection seeds
+        self.measured_at: int | None = None  # generation of the last measurement
+        self.history: list[dict[str, float]] = []  # a row a generation; columns as in COLUMNS
+
+    def resume(self) -> bool:
+        """Load the state of a run that was stopped; False where there is none.
+
+        Raises:
+            UserError: the state belongs to another run; hours of work are not overwritten.
+        """
+        if not self.path.exists():
+            return False
+        remedy = "delete it to start over, or give the new run another NAME"
+        header, arrays = load_arrays(self.path, "evolution", remedy)
+        for key, value in self._made_from.items():
+            if header.get("made_from", {}).get(key) != value:
+                raise UserError(
+                    f"{self.path} belongs to a run with another {key} "
+                    f"({header.get('made_from', {}).get(key)!r}, now {value!r}); {remedy}."
+                )
+        try:
+            self.best = arrays.pop("best")
+            self.best_score = header["best_score"]
+            self.measured_at = header["measured_at"]
+            self.history = header["history"]
+            self.evolution = Evolution.from_state(arrays)
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{self.path} holds no evolution ({error}); {remedy}.") from error
+        return True
+
+    def begin(self, evolution: Evolution) -> None:
+        """Start from this distribution; its mean is the best so far."""
+        self.evolution = evolution
+
+    def advance(
+        self,
+        workers: Workers,
+        scale: tuple[np.ndarray, np.ndarray],
+        tracks: int,
+        patience: int,
+        select: Sequence[int],
+        on_lap: Any = None,
+    ) -> dict[str, float]:
+        """One generation: all candidates drive the same new tracks.
+
+        Args:
+            scale: mean and sd of the features, in whose units the distribution lives.
+            tracks: races of each candidate.
+            patience: frames without a new tile after which a race is given up.
+            select: seeds on which the mean is measured as well, driven to the end; may be empty.
+        """
+        start, generation = time.monotonic(), self.evolution.generation
+        cpu = workers.cpu_seconds + time.process_time()
+        candidates = self.evolution.ask()
+        mean = self._plain(self.evolution.mean, scale)
+        first = seeds.EVOLUTION + generation * tracks
+        races = [
+            Race(seed, parameters, patience)
+            for parameters in self._plain(candidates, scale)
+            for seed in range(first, first + tracks)
+        ]
+        laps = workers.run([*races, *(Race(seed, mean) for seed in select)], on_result=on_lap)
+        driven, selected = laps[: len(races)], laps[len(races) :]
+        scores = np.array([lap.score for lap in driven]).reshape(len(candidates), tracks).mean(1)
+        self._consider(mean, selected)
+        self.evolution.tell(candidates, scores)
+        cpu = workers.cpu_seconds + time.process_time() - cpu
+        row = self._row(generation, laps, scores, selected, cpu, time.monotonic() - start)
+        self.history.append(row)
+        self.save()
+        return row
+
+    def measure(
+        self, workers: Workers, scale: tuple[np.ndarray, np.ndarray], select: Sequence[int]
+    ) -> list[Lap]:
+        """Measure the mean on `select` without going on; it is kept if it is the best."""
+        mean = self._plain(self.evolution.mean, scale)
+        laps = workers.run([Race(seed, mean) for seed in select])
+        self._consider(mean, laps)
+        self.save()
+        return laps
+
+    def status(self, row: dict[str, float]) -> str:
+        """One line on a generation: what it reached, how fast, at what cost."""
+        parts = [
+            f"generation {row['generation']}",
+            f"mean {row['mean']:.1f}",
+            f"best {row['best']:.1f}",
+        ]
+        if "select_mean" in row:
+            parts.append(
+                f"selection {row['select_mean']:.1f} ± {row['select_sd']:.1f} "
+                f"(best so far {self.best_score:.1f})"
+            )
+        before = self.history[-2]["frames"] if len(self.history) > 1 else 0
+        return ", ".join(
+            [
+                *parts,
+                f"laps {row['laps']:.0%}",
+                f"sigma {row['sigma']:.4f}",
+                f"{(row['frames'] - before) / row['seconds']:,.0f} frames/s",
+                f"{row['core_hours']:.2f} core-hours",
+            ]
+        )
+
+    def summary(self) -> str:
+        """One sentence on what is saved."""
+        score = "unmeasured" if self.best_score is None else f"{self.best_score:.1f} on selection"
+        return f"{self._target} saved ({score}) after {self.evolution.generation} generations"
+
+    def save(self) -> None:
+        """Everything in one file, then what is derived from it: C, the log and the picture."""
+        save_arrays(
+            self.path, "evolution",
+            {**self.evolution.state(), "best": self.best},
+            made_from=self._made_from, best_score=self.best_score,
+            measured_at=self.measured_at, history=self.history,
+        )  # fmt: skip
+        self.publish()
+
+    def publish(self) -> None:
+        """Bring C, the log and the picture up to date with the state."""
+        save_controller(
+            self._target, self.best, self._made_from,
+            generation=self.evolution.generation, select_score=self.best_score,
+        )  # fmt: skip
+        write_log(self._checkpoints / f"{self._name}.csv", COLUMNS, self.history)
+        learning_curve(self._checkpoints / f"{self._name}.png", self.history)
+
+    def _plain(self, parameters: np.ndarray, scale: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        return unstandardise(parameters, *scale).astype(np.float32)
+
+    def _consider(self, mean: np.ndarray, laps: list[Lap]) -> None:
+        if not laps:
+            if self.best_score is None:  # nothing was ever measured: the latest has to do
+                self.best = mean
+            return
+        self.measured_at = self.evolution.generation
+        score = float(np.mean([lap.score for lap in laps]))
+        if self.best_score is None or score > self.best_score:
+            self.best, self.best_score = mean, score
+
+    def _row(
+        self, generation: int, laps: list[Lap], scores: np.ndarray, selected: list[Lap],
+        cpu_seconds: float, seconds: float,
+    ) -> dict[str, float]:  # fmt: skip
+        before = self.history[-1] if self.history else {}
+        row = {
+            "generation": generation,
+            "frames": before.get("frames", 0) + sum(lap.frames for lap in laps),
+            "mean": float(scores.mean()),
+            "best": float(scores.max()),
+            "laps": float(np.mean([lap.complete for lap in selected or laps])),
+            "sigma": self.evolution.sigma,
+            "core_hours": before.get("core_hours", 0) + cpu_seconds / 3600,
+            "seconds": seconds,
+        }
+        if selected:
+            picked = [lap.score for lap in selected]
+            row |= {"select_mean": float(np.mean(picked)), "select_sd": float(np.std(picked))}
+        return row

@@ -1,0 +1,10 @@
+"""Which tracks serve which purpose; a track is its seed, and no two purposes share one."""
+
+REPORT = range(0, 100)  # the tracks of the results table
+SELECT = range(10_000, 10_200)  # the tracks on which the best controller is chosen
+FURTHER = range(20_000, 20_300)  # looked at once, at the end, to confirm the report
+TRAIN = range(100_000, 2_000_000_000)  # everything that is learned from
+
+ROLLOUTS = 100_000  # first track of stage 01
+IMITATION = 10_000_000  # first track of stage 05's imitation
+EVOLUTION = 100_000_000  # first track of stage 05's evolution

@@ -1,0 +1,127 @@
+"""Training by epochs that can be interrupted: the optimiser's state, the log and the pace."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from utils.artifacts import load_tensors, save_tensors
+from utils.command_line import UserError
+from utils.progress import Log
+
+LAST_SHARE = 0.02  # of the learning rate is left at the end of its cosine
+CLIP = 1.0  # largest norm of M's gradient, as in the paper
+
+
+class Training:
+    """Adam with a cosine learning rate over a fixed number of epochs, saved after each one.
+
+    Args:
+        network: what is trained, with its random initial weights.
+        folder: where the state between two epochs and the log are kept.
+        name: of the files in it.
+        made_from: whatever decides the result; a saved state made from anything else is stale.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        folder: str | Path,
+        name: str,
+        made_from: dict[str, Any],
+        epochs: int,
+        learning_rate: float,
+        clip: float | None = None,
+    ) -> None:
+        self.network = network
+        self._path = Path(folder) / f"{name}_training.pt"
+        self._made_from = made_from
+        self._epochs = epochs
+        self._learning_rate = learning_rate
+        self._clip = clip
+        self._optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+        self._epoch = self._resume()
+        self.log = Log(Path(folder) / f"{name}.csv", rows=self._epoch)
+
+    def epochs(self, seed: int) -> Iterator[int]:
+        """The epochs still to do; each has random numbers of its own, whatever came before."""
+        while self._epoch < self._epochs:
+            torch.manual_seed(seed * 100_003 + self._epoch)
+            self._sums: dict[str, float] = defaultdict(float)
+            self._steps = 0
+            yield self._epoch
+
+    def step(self, loss: Tensor, parts: dict[str, Tensor], done: float) -> None:
+        """One step down the gradient; `done` is the share of the epoch that lies behind."""
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss became {loss.item()} in epoch {self._epoch + 1}: training diverged; "
+                "lower LEARNING_RATE and run the same command again."
+            )
+        progress = (self._epoch + done) / self._epochs
+        share = LAST_SHARE + (1 - LAST_SHARE) * (1 + math.cos(math.pi * min(progress, 1))) / 2
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate * share
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self._clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._clip)
+        self._optimizer.step()
+        self._steps += 1
+        for name, value in {"loss": loss, **parts}.items():
+            self._sums[name] += value.item()
+
+    def average(self) -> dict[str, float]:
+        """Means over the epoch so far."""
+        return {name: total / max(1, self._steps) for name, total in self._sums.items()}
+
+    def summary(self) -> str:
+        """The averages in one short line."""
+        return ", ".join(f"{name} {value:.3g}" for name, value in self.average().items())
+
+    def end_epoch(self, validation: dict[str, float], seconds: float) -> None:
+        """Log and save, so that the run can be resumed from here."""
+        self._epoch += 1
+        row = {"epoch": self._epoch, **self.average()}
+        row |= {f"val_{name}": value for name, value in validation.items()}
+        self.log.add({**row, "seconds": seconds})
+        tensors = {f"weight/{k}": v for k, v in self.network.state_dict().items()}
+        for index, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"adam/{index}/{k}": v for k, v in state.items()}
+        save_tensors(
+            self._path, "training state", tensors, epoch=self._epoch, made_from=self._made_from
+        )
+
+    def finish(self) -> None:
+        """Remove the state between epochs: the result is saved."""
+        self._path.unlink(missing_ok=True)
+
+    def _resume(self) -> int:
+        if not self._path.exists():
+            return 0
+        try:
+            saved = load_tensors(self._path, "training state", "delete it")
+        except UserError as error:
+            tqdm.write(f"{error} Starting over.")
+            return 0
+        if saved["made_from"] != self._made_from:
+            tqdm.write(f"{self._path} belongs to other data or settings: starting over")
+            return 0
+        weights, adam = {}, defaultdict(dict)
+        for name, tensor in saved["weights"].items():
+            kind, rest = name.split("/", 1)
+            if kind == "weight":
+                weights[rest] = tensor
+            else:
+                index, key = rest.split("/")
+                adam[int(index)][key] = tensor
+        self.network.load_state_dict(weights)
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": dict(adam), "param_groups": groups})
+        tqdm.write(f"resuming after epoch {saved['epoch']} (delete {self._path} to start over)")
+        return saved["epoch"]
