@@ -2,30 +2,37 @@
 
 Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt, checkpoints/controller.pt
 Writes   checkpoints/results/NAME.json (every race, and where the figures come from)
+         checkpoints/results/NAME.png (maps of the worst five laps)
          best_lap.mp4 (the best race, beside what V sees and what M expects next)
 Time     about 2 minutes on two cores; 100 tracks take 8
 Run      python 06_evaluate.py
          python 06_evaluate.py --episodes 100 --name shipped     (the README's table)
+         python 06_evaluate.py --driver autopilot --episodes 100 --name autopilot
 """
 
 import os
 import time
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from models.inference import ROWS
-from utils.command_line import UserError, choice, folder, run, settings, whole, word
+from utils.command_line import UserError, choice, folder, number, run, settings, whole, word
+from utils.drivers import DRIVERS, DriverRaces
 from utils.driving import Race, Races
 from utils.envs import ENV_IDS
-from utils.evaluation import film, save_report, sentence
-from utils.networks import controller_path, load_controller, load_rnn, load_vae
-from utils.workers import Workers
+from utils.evaluation import film, picture_worst, save_report, sentence
+from utils.networks import TrainedAgent, load_agent
+from utils.workers import OneAtATime, Workers
 
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----
 EPISODES = 10  # tracks to drive, as the project that we follow reported; 100 for the table
 FIRST_SEED = 0  # of the tracks; 0-99 are for reports, nothing is trained or chosen on them
 ENV_ID = "CarRacing-v3"  # the stock environment: scores are only ever reported on this one
+DRIVER = "agent"  # or "autopilot" or "random", to compare with
+LINE_OFFSET = 2.5  # units off the centre line that the autopilot's line may take
+GRIP = 0.94  # share of the road's grip that the autopilot uses
 CONTROLLER = "controller"  # which C drives: checkpoints/CONTROLLER.pt
 NAME = "latest"  # of the report
 FILM = "best_lap.mp4"  # the best race; "none" leaves it out
@@ -37,45 +44,43 @@ CHECKPOINTS = "checkpoints"  # where V, M and C are and the report goes
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        EPISODES=whole(1), FIRST_SEED=whole(), ENV_ID=choice(*ENV_IDS), CONTROLLER=word(),
+        EPISODES=whole(1), FIRST_SEED=whole(), ENV_ID=choice(*ENV_IDS), DRIVER=choice("agent", *DRIVERS),
+        LINE_OFFSET=number(0, 5.5), GRIP=number(0.05, 1), CONTROLLER=word(),
         NAME=word(), FILM=word(), WORKERS=whole(), CHECKPOINTS=folder(),
     )  # fmt: skip
-    vae, vae_header = load_vae(s.CHECKPOINTS)
-    rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
-    path = controller_path(s.CHECKPOINTS, s.CONTROLLER)
-    parameters, header = load_controller(path, vae_header, rnn_header)
+    agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None
+    parameters = agent.parameters if agent else np.zeros(0)
+    races = [Race(s.FIRST_SEED + i, parameters, trace=True) for i in range(s.EPISODES)]
 
     start = time.monotonic()
-    races = [Race(s.FIRST_SEED + i, parameters) for i in range(s.EPISODES)]
     with (
         tqdm(total=len(races), desc="racing", unit="race") as bar,
-        Workers(
-            s.WORKERS, Races, {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
-            slots=ROWS, preload=["utils.driving"],
-        ) as workers,
-    ):  # fmt: skip
+        _workers(s, agent) as workers,
+    ):
         laps = workers.run(races, on_result=lambda *_: bar.update())
         cpu = workers.cpu_seconds
     report = Path(s.CHECKPOINTS) / "results" / f"{s.NAME}.json"
-    made_from = {
-        "env_id": s.ENV_ID,
-        "vae": vae_header["fingerprint"],
-        "rnn": rnn_header["fingerprint"],
-        "controller": header["fingerprint"],
-        "taught_by": header["made_from"].get("START"),
-    }
+    made_from = {"env_id": s.ENV_ID, "driver": s.DRIVER, **(agent.origin if agent else {})}
     save_report(report, laps, made_from, time.monotonic() - start, cpu)
+    picture_worst(report.with_suffix(".png"), laps)
     print(f"{sentence(laps)}; every race is in {report}")
 
-    if s.FILM != "none":
+    if agent and s.FILM != "none":
         best = max(laps, key=lambda lap: lap.score)
         try:
-            film(Path(s.FILM), s.ENV_ID, vae, rnn, parameters, best)
-        except OSError as error:
-            raise UserError(
-                f"{s.FILM} could not be written ({error.strerror}); the scores are in {report}."
-            ) from error
+            film(Path(s.FILM), s.ENV_ID, agent, best)
+        except (OSError, UserError) as error:
+            raise UserError(f"no film: {error} The scores are safe in {report}.") from error
         print(f"{s.FILM} shows the best one: track {best.seed}, score {best.score:.1f}")
+
+
+def _workers(s, agent: TrainedAgent | None) -> Workers:
+    if agent is None:
+        settings = {"line_offset": s.LINE_OFFSET, "grip": s.GRIP}
+        races = DriverRaces(s.DRIVER, settings if s.DRIVER == "autopilot" else {}, s.ENV_ID)
+        return Workers(s.WORKERS, OneAtATime, {"function": races}, preload=["utils.drivers"])
+    setup = {"env_id": s.ENV_ID, "vae": agent.vae, "rnn": agent.rnn}
+    return Workers(s.WORKERS, Races, setup, slots=ROWS, preload=["utils.drivers"])
 
 
 if __name__ == "__main__":

@@ -26,6 +26,10 @@ START_GAS, GAS_PER_SPEED = 0.088, 0.068  # more spins the wheels
 BRAKE_GAIN, MAX_BRAKE = 0.107, 0.517  # wheels lock from 0.9 on
 PEDAL_DELAY = 0.036  # s; target speeds are read this long behind the car
 
+# A car that runs wide slows down and aims farther ahead.
+NEAR = 2.0  # distance from the line from which on it does, units
+WIDE_SLOWS = 0.03  # share of the target speed per unit beyond that
+
 # Recovery: a car that is off the road or turned away from its aim slows down and turns to the aim.
 ON_ROAD = 7.0  # distance from the line within which the target speeds hold
 LOST_ANGLE = 1.2  # angle to the aim beyond which they do not
@@ -117,7 +121,7 @@ class Autopilot:
         slip = math.atan2(cos * vx + sin * vy, cos * vy - sin * vx) if speed > SLIP_SPEED else 0.0
 
         distance = self._follow(x, y)
-        reach = NEAREST_AIM + AIM_TIME * speed + max(0.0, distance - 2.0)
+        reach = NEAREST_AIM + AIM_TIME * speed + max(0.0, distance - NEAR)
         aim = self._index + min(LONGEST_AIM, round(reach))
         dx, dy = self._x[aim] - x, self._y[aim] - y
         aim_angle = math.atan2(cos * dx + sin * dy, cos * dy - sin * dx)  # right positive
@@ -131,6 +135,7 @@ class Autopilot:
         else:
             bend = -2.0 * math.sin(aim_angle - SLIP_IN_AIM * slip) / math.hypot(dx, dy)
             steer = WHEELBASE * bend + YAW_GAIN * (speed * bend - hull.angularVelocity)
+            target *= 1.0 - WIDE_SLOWS * max(0.0, distance - NEAR)
         steer = max(-MAX_STEER, min(MAX_STEER, steer - COUNTER_STEER * slip))
 
         if abs(slip) > math.pi / 2:

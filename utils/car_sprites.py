@@ -14,18 +14,19 @@ from gymnasium.envs.box2d import car_dynamics as car
 from gymnasium.envs.box2d import car_racing as stock
 
 FULL_ZOOM = stock.ZOOM * stock.SCALE  # window pixels per unit, once the first second is over
-ANGLES = 33  # joint angles in a wheel's table, ...
+ANGLES = 21  # joint angles in a wheel's table, ...
 ANGLE_LIMIT = 0.42  # ... from minus to plus this many radians (the joint stops softly at 0.4)
 PHASES = 48  # rolling positions in a wheel's table
 ANGLES_PER_RADIAN = (ANGLES - 1) / (2 * ANGLE_LIMIT)
 PHASES_PER_RADIAN = PHASES / math.tau
 WHITE_ARC = 1.2  # radians of a tyre's circumference that are grey
 HULL_COLOR = (204, 0, 0)
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 # Only this part of the window is drawn. It is aligned with whole pixels of the frame (125 window
 # pixels are 12 frame pixels across, 25 are 3 down), so scaling the part equals scaling the whole.
-CROP_X, CROP_Y, CROP_SIZE = 375, 100, (250, 200)  # window pixels, y upwards
-FRAME_X, FRAME_Y, FRAME_SIZE = 36, 60, (24, 24)  # where it lies in the frame, y downwards
+CROP_X, CROP_Y, CROP_SIZE = 375, 150, (250, 100)  # window pixels, y upwards
+FRAME_X, FRAME_Y, FRAME_SIZE = 36, 66, (24, 12)  # where it lies in the frame, y downwards
 
 # Box2D reorders vertices, and the order decides how a polygon is rounded to pixels.
 HULL_SHAPES = (
@@ -98,32 +99,36 @@ def _wheel_table(number: int) -> tuple[slice, list[list[np.ndarray]]]:
     patch_rows, patch_columns, hull = hull_patch()
     rows = slice(patch_rows.start - FRAME_Y, patch_rows.stop - FRAME_Y)
     columns = slice(patch_columns.start - FRAME_X, patch_columns.stop - FRAME_X)
-    angles = np.linspace(-ANGLE_LIMIT, ANGLE_LIMIT, ANGLES)
     phases = np.arange(PHASES) / PHASES_PER_RADIAN
-    table = np.array(
-        [
-            [_picture(FULL_ZOOM, [(number, a, p)])[rows, :, columns] - hull for p in phases]
-            for a in angles
-        ]
-    )
+    table = []
+    for angle in np.linspace(-ANGLE_LIMIT, ANGLE_LIMIT, ANGLES):
+        shine = _shine(FULL_ZOOM, [(number, angle, 0.0)])  # rolling changes the paint only
+        paints = [_draw(BLACK, FULL_ZOOM, [(number, angle, phase)]) for phase in phases]
+        table.append([_layers(paint, shine)[rows, :, columns] - hull for paint in paints])
+    table = np.array(table)
     touched = np.flatnonzero(table.any(axis=(0, 1, 3, 4, 5)))
     touched_rows = slice(touched[0], touched[-1] + 1)
     return touched_rows, [list(pictures) for pictures in table[:, :, touched_rows].copy()]
 
 
 def _picture(zoom: float, wheels: list[tuple[int, float, float]]) -> np.ndarray:
-    """(24, 2, 24, 3) uint16 layers of the hull and some wheels: (number, angle, phase) each.
+    """(12, 2, 24, 3) uint16 layers of the hull and some wheels: (number, angle, phase) each."""
+    return _layers(_draw(BLACK, zoom, wheels), _shine(zoom, wheels))
 
-    Drawing on black gives the paint; how much more a white ground gives is what shines through.
-    """
-    on_black = _draw((0, 0, 0), zoom, wheels)
-    on_white = _draw((255, 255, 255), zoom, wheels)
-    shine = np.clip((on_white - on_black) * (256 / on_white[0, 0, 0]) + 0.5, 0, 256)
+
+def _layers(on_black: np.ndarray, shine: np.ndarray) -> np.ndarray:
     return np.stack([on_black * 256, shine], axis=1).astype(np.uint16)
 
 
+def _shine(zoom: float, wheels) -> np.ndarray:
+    """How much of the ground is seen, times 256: what a white ground adds to a black one."""
+    on_white = _draw(WHITE, zoom, wheels)
+    added = on_white - _draw(BLACK, zoom, wheels)
+    return np.clip(added * (256 / on_white[0, 0, 0]) + 0.5, 0, 256)
+
+
 def _draw(ground: tuple, zoom: float, wheels) -> np.ndarray:
-    """(24, 24, 3) the crop at the frame's resolution."""
+    """(12, 24, 3) the crop at the frame's resolution."""
     surface = pygame.Surface(CROP_SIZE)
     surface.fill(ground)
     for number, angle, phase in wheels:

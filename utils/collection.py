@@ -7,14 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from utils import seeds
-from utils.autopilot import Autopilot
 from utils.command_line import UserError
+from utils.drivers import DRIVERS
 from utils.envs import make_env
 from utils.provenance import game
-from utils.random_driver import RandomDriver
 from utils.rollouts import load_rollout, record, save_rollout
-
-DRIVERS = {"autopilot": Autopilot, "random": RandomDriver}
 
 
 class Episode(NamedTuple):

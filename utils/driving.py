@@ -48,7 +48,8 @@ class Lap:
     features: np.ndarray | None = None  # (frames, Z + H) float32, with a teacher
     advice: np.ndarray | None = None  # (frames, 3) float32, the teacher's action in each frame
     positions: np.ndarray | None = None  # (frames, 2), with a trace
-    track: np.ndarray | None = None  # (total_tiles, 2), with a trace
+    track: np.ndarray | None = None  # (total_tiles, 2) centre points, with a trace
+    missed: list[int] | None = None  # tiles never touched, with a trace
 
 
 class Agent:
@@ -93,7 +94,7 @@ class Races:
     def __init__(self, env_id: str, vae: VAE, rnn: MDNRNN) -> None:
         self._env_id = env_id
         self._agent = Agent(vae, rnn)
-        self._seats: list[_Seat | None] = [None] * ROWS
+        self._seats: list[Seat | None] = [None] * ROWS
         self._envs: list = [None] * ROWS
 
     def start(self, job_id: int, race: Race) -> None:
@@ -101,7 +102,7 @@ class Races:
         row = self._seats.index(None)
         if self._envs[row] is None:  # made on demand: few jobs in many processes need few
             self._envs[row] = make_env(self._env_id)
-        seat = self._seats[row] = _Seat(job_id, race, self._envs[row])
+        seat = self._seats[row] = Seat(job_id, race, self._envs[row])
         self._agent.frames[row] = shrink(seat.obs)
         self._agent.begin(row, race.parameters)
 
@@ -122,7 +123,7 @@ class Races:
         return finished
 
 
-class _Seat:
+class Seat:
     """One race under way."""
 
     STRETCH = 50  # frames for which teacher or student keep the wheel
@@ -148,8 +149,12 @@ class _Seat:
             self._teacher = Autopilot(env, self._rng, **race.teacher)
             self._teacher_drives = False
 
-    def step(self, action: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Drive one frame with `action` (or the teacher's); returns the action taken."""
+    def step(self, action: np.ndarray, features: np.ndarray | None = None) -> np.ndarray:
+        """Drive one frame with `action` (or the teacher's); returns the action taken.
+
+        Args:
+            features: what the student saw, for a race with a teacher.
+        """
         if self._teacher is not None:
             action = self._consult(action, features)
         self.obs, reward, terminated, truncated, info = self._env.step(action)
@@ -191,4 +196,8 @@ class _Seat:
             advice=np.stack(self._advice) if race.teacher is not None else None,
             positions=np.array(self._positions) if race.trace else None,
             track=np.array([point[2:4] for point in track]) if race.trace else None,
+            missed=self._missed() if race.trace else None,
         )
+
+    def _missed(self) -> list[int]:
+        return [tile.idx for tile in self._car_env.road if not tile.road_visited]

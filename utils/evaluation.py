@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.mdn_rnn import MDNRNN, expected_next
-from models.vae import VAE
+from models.mdn_rnn import expected_next
 from utils.artifacts import load_json, save_json
 from utils.command_line import UserError
 from utils.dream import decoded
 from utils.driving import Agent, Lap
 from utils.envs import make_env, shrink
 from utils.film import race_frame, write_video
+from utils.networks import TrainedAgent
+from utils.plots import worst_laps
 from utils.provenance import provenance
 
 END_FRAMES = 75  # the last picture of the film stays for a second and a half
@@ -73,24 +74,41 @@ def save_report(
     )
 
 
+def picture_worst(path: Path, laps: Sequence[Lap]) -> None:
+    """Maps of the worst laps, each with the spot of the first tile that was never touched."""
+    maps = [
+        {
+            "seed": lap.seed,
+            "score": lap.score,
+            "frames": lap.frames,
+            "tiles": lap.tiles,
+            "total_tiles": lap.total_tiles,
+            "track": lap.track,
+            "path": lap.positions,
+            "lost_at": tuple(lap.track[lap.missed[0]]) if lap.missed else None,
+        }
+        for lap in laps
+    ]
+    worst_laps(path, maps)
+
+
 def load_report(path: Path) -> dict[str, Any]:
     """Read a report back."""
     return load_json(path, "report", "run python 06_evaluate.py")
 
 
-def film(path: Path, env_id: str, vae: VAE, rnn: MDNRNN, parameters: np.ndarray, lap: Lap) -> None:
+def film(path: Path, env_id: str, trained: TrainedAgent, lap: Lap) -> None:
     """Drive `lap` once more, in front of a camera.
 
     Raises:
         UserError: the film cannot be written, or the race went otherwise than it did before.
     """
-    write_video(path, _filmed(env_id, vae, rnn, parameters, lap))
+    write_video(path, _filmed(env_id, trained, lap))
 
 
 @torch.inference_mode()
-def _filmed(
-    env_id: str, vae: VAE, rnn: MDNRNN, parameters: np.ndarray, lap: Lap
-) -> Iterator[np.ndarray]:
+def _filmed(env_id: str, trained: TrainedAgent, lap: Lap) -> Iterator[np.ndarray]:
+    vae, rnn, parameters, _ = trained
     env = make_env(env_id, render_mode="rgb_array")
     car_env = env.unwrapped
     agent = Agent(vae, rnn)

@@ -123,7 +123,8 @@ class TouchDetector(FrictionDetector):
             return
         env = self.env
         if tile.idx not in env.touched:
-            env.touched[tile.idx] = False
+            env.touched.add(tile.idx)
+            env.to_repaint.append(tile.idx)
             tile.color[:] = env.road_color
         if other is None or "tiles" not in other.__dict__:
             return  # the hull
@@ -148,7 +149,8 @@ class FastCarRacing(CarRacing):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.canvas = TrackCanvas()
-        self.touched = {}  # tile number: whether the canvas shows the colour that touching gave
+        self.touched = set()  # numbers of the tiles that have taken on the colour of touched ones
+        self.to_repaint = []  # those of them that the canvas shows in their old colour
         # One listener for life: stock's new one at every reset is never freed.
         self.contactListener_keepref = TouchDetector(self, self.lap_complete_percent)
         self.world.contactListener = self.contactListener_keepref
@@ -166,9 +168,11 @@ class FastCarRacing(CarRacing):
         if self.domain_randomize:
             self._reinit_colors((options or {}).get("randomize", True))
         while not self._create_track():
-            pass
+            if self.verbose:
+                print("retry to generate track")
         self.car = FastCar(self.world, *self.track[0][1:4])
         self.touched.clear()
+        self.to_repaint.clear()
         self.canvas.paint(self.road_poly, self.bg_color, self.grass_color)
         if self.render_mode == "human":
             self.render()
@@ -192,7 +196,7 @@ class FastCarRacing(CarRacing):
 
     def _control(self, action) -> None:
         if self.continuous:
-            steer, gas, brake = action.astype(np.float64).tolist()
+            steer, gas, brake = action.tolist()
             self.car.steer(-steer)
             self.car.gas(gas)
             self.car.brake(brake)
@@ -224,7 +228,7 @@ class FastCarRacing(CarRacing):
 
     def _observe(self) -> np.ndarray:
         """A new frame (96, 96, 3) uint8, of the score before this step's 0.1 is subtracted."""
-        self._recolor_touched()
+        self._repaint_touched()
         car, t = self.car, self.t
         hull, wheels = car.hull, car.wheels
         position, velocity = hull.position, hull.linearVelocity
@@ -245,10 +249,10 @@ class FastCarRacing(CarRacing):
         )
         return frame
 
-    def _recolor_touched(self) -> None:
-        for number in [n for n, shown in self.touched.items() if not shown]:
+    def _repaint_touched(self) -> None:
+        for number in self.to_repaint:
             self.canvas.recolor_tile(number, self.road_color)
-            self.touched[number] = True
+        self.to_repaint.clear()
 
 
 def register() -> None:

@@ -1,7 +1,7 @@
 """V, M and C on disk: saving them with what they were made from, loading them with every check."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -82,6 +82,30 @@ def load_controller(
         if made_from.get(name) != other["fingerprint"]:
             raise UserError(f"{path} was made for another {name.upper()}; {TRAIN_C}.")
     return parameters.numpy(), header
+
+
+class TrainedAgent(NamedTuple):
+    """V, M and C that belong together."""
+
+    vae: VAE
+    rnn: MDNRNN
+    parameters: np.ndarray  # of C, (867,) float32
+    origin: dict[str, Any]  # their fingerprints, and what C was taught by
+
+
+def load_agent(checkpoints: str, name: str = "controller") -> TrainedAgent:
+    """The agent whose C is called `name`."""
+    vae, vae_header = load_vae(checkpoints)
+    rnn, rnn_header = load_rnn(checkpoints, vae_header["fingerprint"])
+    path = controller_path(checkpoints, name)
+    parameters, header = load_controller(path, vae_header, rnn_header)
+    origin = {
+        "vae": vae_header["fingerprint"],
+        "rnn": rnn_header["fingerprint"],
+        "controller": header["fingerprint"],
+        "controller_made_from": header["made_from"],
+    }
+    return TrainedAgent(vae, rnn, parameters, origin)
 
 
 def is_made_from(path: Path, kind: str, made_from: dict[str, Any]) -> bool:

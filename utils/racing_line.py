@@ -154,7 +154,7 @@ def speed_profile(
 
 
 def _differentiate(line: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return per point: tangent (n, 2), second difference (n, 2), |tangent| (n,), curvature (n,)."""
+    """Return tangent (n, 2), second difference (n, 2), |tangent| (n,) and curvature (n,)."""
     ahead, behind = np.roll(line, -1, axis=0), np.roll(line, 1, axis=0)
     tangent = (ahead - behind) / 2.0
     bend = ahead - 2.0 * line + behind

@@ -123,7 +123,7 @@ def batches_of_frames(
     rest = np.zeros((0, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
     for group in ahead(order, pool, workers):
         frames = np.concatenate([rest, *(arrays["obs"] for _, arrays in group)])
-        del group
+        group.clear()  # `ahead` still holds the list
         shuffled = rng.permutation(len(frames))
         whole = len(frames) - len(frames) % batch
         for start in range(0, whole, batch):
@@ -144,4 +144,3 @@ def ahead(paths: list[Path], pool: int, workers: int) -> Iterator[list]:
             group = [future.result() for future in coming]
             coming = [threads.submit(load_rollout, path) for path in following]
             yield group
-            del group

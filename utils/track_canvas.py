@@ -94,19 +94,14 @@ class TrackCanvas:
         self.fine.place(*(self.corners.min((0, 1)) + self.corners.max((0, 1))) / 2)
         self._paint_fine()
         self._paint_coarse(self.corners[0].mean(0))
+        self._find_inner_parts()
 
     def recolor_tile(self, number: int, color) -> None:
         """Repaint a tile that the car has touched."""
         polygon = self.tiles[number]
-        self.colors[polygon] = shown(color)
-        for picture in self.pictures[:2]:
-            cv2.fillConvexPoly(
-                picture.texels,
-                _fixed_point(self._inner_part(polygon), picture),
-                self.colors[polygon],
-                cv2.LINE_8,
-                SHIFT,
-            )
+        self.colors[polygon] = color = shown(color)
+        for picture, inner_parts in self.inner_parts:
+            cv2.fillConvexPoly(picture.texels, inner_parts[polygon], color, cv2.LINE_8, SHIFT)
 
     def view(self, out: np.ndarray, x: float, y: float, angle: float, zoom: float) -> None:
         """Fill out (84, 96, 3) with the view from a car at (x, y), `angle` radians left of up.
@@ -146,11 +141,17 @@ class TrackCanvas:
             if not self.fine.holds(x, y, *reach):
                 self.fine.place(x, y)
                 self._paint_fine()
+                self._find_inner_parts()
             return self.fine
         for picture in self.pictures[:-1]:
             if PIXEL_W * picture.density / zoom < MOST_TEXELS and picture.holds(x, y, *reach):
                 return picture
         return self.pictures[-1]
+
+    def _find_inner_parts(self) -> None:
+        """Polygons less their smooth edges, which keep their colour when a tile is repainted."""
+        inner = self.corners + (self.corners[:, [1, 0, 3, 2]] - self.corners) * INNER_MARGIN
+        self.inner_parts = [(p, _fixed_point(inner, p)) for p in self.pictures[:2]]
 
     def _paint_fine(self) -> None:
         Field(self.fine, self.field_colors).paint(self.fine.texels)
@@ -200,11 +201,6 @@ class TrackCanvas:
             bottom:top, left:right
         ]
 
-    def _inner_part(self, polygon: int) -> np.ndarray:
-        """The polygon without its smooth edges, which keep their colour when it is repainted."""
-        corners = self.corners[polygon]
-        return corners + (corners[[1, 0, 3, 2]] - corners) * INNER_MARGIN
-
 
 def halved(texels: np.ndarray) -> np.ndarray:
     """Means of 2 x 2 texels. OpenCV is fast at halving only: to shrink by 4, halve twice."""
@@ -230,15 +226,16 @@ class Field:
         rows, columns = picture.texels.shape[:2]
         field_x, grass_x = _stripes(picture.left, density, columns * oversize)
         field_y, grass_y = _stripes(picture.bottom, density, rows * oversize)
-        kinds, which = np.unique(field_y + 2 * grass_y, return_inverse=True)
+        _, examples, self.which = np.unique(
+            field_y + 2 * grass_y, return_index=True, return_inverse=True
+        )
         ground, grass = np.array(colors, np.float64)
-        lines = []
-        for kind in kinds:
-            row = np.argmax(field_y + 2 * grass_y == kind)
-            line = ground + (grass_y[row] * grass_x)[:, None] * (grass - ground)
-            lines.append(field_y[row] * field_x[:, None] * line)
+        grassy = ground + grass_x[:, None] * (grass - ground)
+        lines = [
+            field_y[i] * field_x[:, None] * (grassy * grass_y[i] + ground * (1 - grass_y[i]))
+            for i in examples
+        ]
         self.lines = np.round(lines).astype(np.uint8)
-        self.which = which
 
     def paint(self, texels: np.ndarray, row: int = 0, column: int = 0) -> None:
         """Fill texels with the part of the pattern that begins at (row, column)."""
@@ -248,6 +245,7 @@ class Field:
             self.which[row : row + rows],
             axis=0,
             out=texels,
+            mode="clip",  # with the default mode NumPy would go through a buffer
         )
 
 
@@ -259,7 +257,8 @@ def _stripes(start: float, density: float, count: int) -> tuple[np.ndarray, np.n
     width = stock.GRASS_DIM + 2 * OUTSET
     whole, rest = np.divmod(edges + OUTSET, period)
     grass = whole * width + np.minimum(rest, width)  # length of patches up to each edge
-    return np.diff(field) * density, np.diff(grass) * density
+    # rounded, lest noise in the last bit make every row a kind of its own
+    return np.round(np.diff(field) * density, 2), np.round(np.diff(grass) * density, 2)
 
 
 def _fixed_point(corners: np.ndarray, picture: Picture, oversize: int = 1) -> np.ndarray:

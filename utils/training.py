@@ -86,6 +86,11 @@ class Training:
 
     def end_epoch(self, validation: dict[str, float], seconds: float) -> None:
         """Log and save, so that the run can be resumed from here."""
+        if not self._steps:
+            raise UserError(
+                "all episodes together do not fill one batch; lower BATCH, or collect more by "
+                "python 01_collect_rollouts.py."
+            )
         self._epoch += 1
         row = {"epoch": self._epoch, **self.average()}
         row |= {f"val_{name}": value for name, value in validation.items()}

@@ -38,7 +38,8 @@ from typing import Any
 from utils.command_line import UserError
 
 START_SECONDS = 600.0  # for importing and building the handler, while many workers start at once
-DEATHS_PER_JOB = 3  # a job that was there when this many workers died is given up
+SUSPECT_DEATHS = 2  # a job that was there when this many workers died gets a worker of its own
+DEATHS_PER_JOB = 5  # after this many it is given up
 DEATHS_IN_A_ROW = 10  # so are all jobs after this many deaths without one result, or 3 a worker
 
 WORKER_ENVIRONMENT = {
@@ -81,7 +82,8 @@ class Workers:
     handler, setup   see the module's docstring; both are pickled, so the handler is importable.
                      Every worker gets its own copy of setup: keep it to a few megabytes
     slots            places of each handler
-    job_seconds      a job that takes longer is taken to hang: its worker is killed
+    job_seconds      a job that takes longer is taken to hang: its worker is killed; with more
+                     workers than cores the limit grows in proportion
     jobs_per_worker  a worker is replaced after this many jobs, because environments leak memory
     preload          modules to import once and share among the workers (where there is forkserver;
                      the first pool of the process decides)
@@ -106,7 +108,7 @@ class Workers:
         self.restarts = 0
         self._recipe = _pack((handler, setup))
         self._slots = slots
-        self._job_seconds = job_seconds
+        self._job_seconds = job_seconds * max(1.0, count / (os.cpu_count() or 1))
         self._jobs_per_worker = jobs_per_worker
         self._count = count
         self._deaths_in_a_row = 0
@@ -281,9 +283,9 @@ class _Batch:
             self.on_result(index, result)
 
     def is_suspect(self, index: int) -> bool:
-        """One more death would end the run, so the job gets a worker of its own: where several
-        jobs share a worker, only this tells the culprit from its neighbours."""
-        return self.deaths[index] == DEATHS_PER_JOB - 1
+        """The job gets a worker of its own: where several jobs share a worker, only this tells
+        the culprit from its neighbours, and bad luck from a job that kills."""
+        return self.deaths[index] >= SUSPECT_DEATHS
 
     def blame(self, indices: list[int], how: str) -> None:
         self.deaths.update(indices)

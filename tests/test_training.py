@@ -1,0 +1,247 @@
+"""Training that is stopped and goes on, and what it does with a loss that is none."""
+
+import importlib
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from models.mdn_rnn import MDNRNN
+from utils import dream
+from utils.command_line import UserError
+from utils.networks import load_vae
+from utils.progress import read_log
+from utils.training import CLIP, LAST_SHARE, Training
+
+EPOCHS, STEPS = 3, 4
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Stopped(BaseException):
+    """What a kill is to a test."""
+
+
+def train(folder, stop_after=None, made_from="data", epochs=EPOCHS, spoil=None):
+    """Train a small M on noise; returns it and the learning rates of all steps."""
+    torch.manual_seed(0)
+    rnn = MDNRNN(3, hidden=5, mixtures=2)
+    training = Training(rnn, folder, "m", {"data": made_from}, epochs, 0.01, clip=CLIP)
+    rates = []
+    for epoch in training.epochs(7):
+        for i in range(STEPS):
+            z, action = torch.randn(2, 9, 3), torch.rand(2, 8, 3)
+            loss, parts, _ = rnn.loss(z, action, *torch.rand(2, 2, 8), torch.ones(2, 8))
+            training.step(loss * (spoil or 1), parts, done=i / STEPS)
+            rates.append(training._optimizer.param_groups[0]["lr"])
+        training.end_epoch({"loss": loss.item()}, seconds=1.0)
+        if epoch + 1 == stop_after:
+            raise Stopped
+    return rnn, rates
+
+
+def same(network, other):
+    ours, theirs = network.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_ends(tmp_path, stop_after, capsys):
+    whole, rates = train(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(tmp_path / "stopped", stop_after)
+    resumed, later_rates = train(tmp_path / "stopped")
+    assert same(resumed, whole)
+    assert later_rates == rates[stop_after * STEPS :]
+    assert read_log(tmp_path / "stopped" / "m.csv") == read_log(tmp_path / "whole" / "m.csv")
+    assert f"resuming after epoch {stop_after}" in capsys.readouterr().out
+
+
+def test_weights_alone_would_not_be_enough(tmp_path):
+    """The test above sees it when Adam's memory is lost."""
+    whole, _ = train(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(tmp_path / "stopped", 1)
+    path = tmp_path / "stopped" / "m_training.pt"
+    saved = torch.load(path, weights_only=True)
+    for name, tensor in saved["weights"].items():
+        if name.endswith("exp_avg"):
+            tensor.zero_()
+    from utils.artifacts import save_tensors
+
+    save_tensors(path, "training state", saved["weights"], epoch=1, made_from={"data": "data"})
+    assert not same(train(tmp_path / "stopped")[0], whole)
+
+
+def test_a_row_written_after_the_last_state_is_not_there_twice(tmp_path, monkeypatch):
+    with pytest.raises(Stopped):
+        train(tmp_path, 1)
+
+    def die(*_, **__):
+        raise Stopped
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("utils.training.save_tensors", die)
+        train(tmp_path)  # epoch 2 is in the log and not in the state
+    assert len(read_log(tmp_path / "m.csv")) == 2
+    train(tmp_path)
+    assert [row["epoch"] for row in read_log(tmp_path / "m.csv")] == [1, 2, 3]
+
+
+def test_the_state_of_other_data_is_not_gone_on_with(tmp_path, capsys):
+    whole, _ = train(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(tmp_path / "other", 2, made_from="other data")
+    fresh, _ = train(tmp_path / "other")
+    assert same(fresh, whole)
+    assert "other data or settings: starting over" in capsys.readouterr().out
+    assert len(read_log(tmp_path / "other" / "m.csv")) == EPOCHS
+
+
+def test_a_damaged_state_is_named_and_training_starts_over(tmp_path, capsys):
+    with pytest.raises(Stopped):
+        train(tmp_path, 2)
+    path = tmp_path / "m_training.pt"
+    path.write_bytes(path.read_bytes()[:-50])
+    train(tmp_path)
+    said = capsys.readouterr().out
+    assert "m_training.pt" in said
+    assert "Starting over" in said
+    assert [row["epoch"] for row in read_log(tmp_path / "m.csv")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("spoil", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_training_and_spares_what_is_saved(tmp_path, spoil):
+    with pytest.raises(Stopped):
+        train(tmp_path, 1)
+    state = (tmp_path / "m_training.pt").read_bytes()
+    with pytest.raises(UserError, match="epoch 2.*lower LEARNING_RATE"):
+        train(tmp_path, spoil=spoil)
+    assert (tmp_path / "m_training.pt").read_bytes() == state
+
+
+def test_the_learning_rate_falls_along_a_cosine_to_its_last_share(tmp_path):
+    _, rates = train(tmp_path)
+    share = np.arange(EPOCHS * STEPS) / (EPOCHS * STEPS)
+    cosine = (1 + np.cos(np.pi * share)) / 2
+    assert np.allclose(rates, 0.01 * (LAST_SHARE + (1 - LAST_SHARE) * cosine))
+    assert rates[0] == 0.01
+
+
+def test_gradients_are_clipped_where_asked(tmp_path):
+    network = torch.nn.Linear(3, 1)
+    training = Training(network, tmp_path, "x", {}, 1, 0.1, clip=0.5)
+    for _ in training.epochs(0):
+        training.step(1000 * network(torch.ones(3)).sum(), {}, 0.0)
+        norm = torch.cat([p.grad.flatten() for p in network.parameters()]).norm()
+        training.end_epoch({}, 0.0)
+    assert norm == pytest.approx(0.5, rel=1e-4)
+
+
+def test_finish_removes_the_state_and_the_log_stays(tmp_path):
+    with pytest.raises(Stopped):
+        train(tmp_path, 1)
+    torch.manual_seed(0)
+    rnn = MDNRNN(3, hidden=5, mixtures=2)
+    Training(rnn, tmp_path, "m", {"data": "data"}, EPOCHS, 0.01).finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["m.csv"]
+
+
+# The stages
+
+
+V = {"latent_dim": 4, "epochs": 2, "batch": 32, "pool": 2, "workers": 0, "threads": 1}
+
+
+def test_v_stopped_after_its_first_epoch_ends_where_an_undisturbed_v_ends(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.save_episodes(tmp_path / "data" / "rollouts", [70, 60, 80])
+    tiny.stage(2, **V, checkpoints="whole")
+    script = importlib.import_module("02_train_vae")
+    plain, calls = script.batches_of_frames, []
+
+    def stop_in_the_second_epoch(*arguments, **named):
+        calls.append(arguments)
+        for i, frames in enumerate(plain(*arguments, **named)):
+            if len(calls) == 3 and i == 2:  # calls 1 and 2 are epoch 1 and its validation
+                raise Stopped
+            yield frames
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(script, "batches_of_frames", stop_in_the_second_epoch)
+        tiny.stage(2, **V, checkpoints="stopped")
+    assert not (tmp_path / "stopped" / "vae.pt").exists()
+    said = tiny.stage(2, **V, checkpoints="stopped")
+    assert "resuming after epoch 1" in said
+    (whole, header), (stopped, other) = load_vae("whole"), load_vae("stopped")
+    assert same(stopped, whole)
+    assert other["fingerprint"] == header["fingerprint"]
+    rows = [read_log(f"{folder}/vae.csv") for folder in ("whole", "stopped")]
+    for row in sum(rows, []):
+        del row["seconds"]
+    assert rows[0] == rows[1]
+    assert not list(tmp_path.glob("*/*_training.pt"))
+
+
+def test_a_v_that_diverges_stops_with_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.save_episodes(tmp_path / "data" / "rollouts", [70, 60])
+    script = importlib.import_module("02_train_vae")
+    monkeypatch.setattr(
+        script, "_loss", lambda vae, *_: (vae.mu.bias.sum() * float("nan"), {})
+    )
+    with pytest.raises(UserError, match="LEARNING_RATE"):
+        tiny.stage(2, **V)
+    assert not (tmp_path / "checkpoints" / "vae.pt").exists()
+
+
+def test_a_batch_larger_than_all_frames_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.save_episodes(tmp_path / "data" / "rollouts", [9, 8])
+    with pytest.raises(UserError, match="BATCH"):
+        tiny.stage(2, **V | {"batch": 100})
+    assert not (tmp_path / "checkpoints" / "vae.pt").exists()
+
+
+# Dreams
+
+
+def test_a_dream_watches_first_and_then_follows_from_its_own_latents():
+    _, rnn = tiny.networks()
+    rng = np.random.default_rng(0)
+    mu = rng.normal(size=(30, tiny.LATENT_DIM)).astype(np.float32)
+    action = rng.random((30, 3), np.float32)
+    imagined = dream.dream(rnn, mu, action, watched=10, temperature=0)
+    assert imagined.shape == mu.shape
+    assert np.array_equal(imagined[:10], mu[:10])
+    assert not np.allclose(imagined[10:], mu[10:])
+
+    unseen = mu.copy()
+    unseen[10:] = 99.0
+    assert np.array_equal(dream.dream(rnn, unseen, action, 10, 0), imagined)
+
+    other = action.copy()
+    other[20] = 1 - other[20]
+    changed = dream.dream(rnn, mu, other, 10, 0)
+    assert np.array_equal(changed[:21], imagined[:21])  # action[20] first shows in frame 21
+    assert not np.allclose(changed[21], imagined[21])
+
+
+def test_a_dream_is_the_prediction_of_m_fed_back():
+    _, rnn = tiny.networks()
+    rng = np.random.default_rng(1)
+    mu = rng.normal(size=(8, tiny.LATENT_DIM)).astype(np.float32)
+    action = rng.random((8, 3), np.float32)
+    imagined = torch.from_numpy(dream.dream(rnn, mu, action, watched=4, temperature=0))
+    # Teacher forcing on the dream itself must predict the dream.
+    prediction, _ = rnn(imagined[None, :-1], torch.from_numpy(action)[None, :-1])
+    likeliest = prediction.log_pi.argmax(-1, keepdim=True)
+    following = prediction.mean.gather(-1, likeliest)[0, :, :, 0]
+    torch.testing.assert_close(imagined[4:], following[3:], atol=1e-5, rtol=1e-5)
