@@ -32,7 +32,7 @@ from utils.training import CLIP, Training
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 HIDDEN = 256  # units of the LSTM, as in the paper; h has this length
 MIXTURES = 5  # Gaussians for every dimension of z, as in the paper
-EPOCHS = 30  # times that every episode is seen; z is drawn anew each time
+EPOCHS = 24  # times that every episode is seen; z is drawn anew each time
 BATCH = 16  # episodes side by side
 LENGTH = 100  # frames through which the gradient flows back: two seconds
 LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine

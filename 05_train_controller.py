@@ -38,14 +38,14 @@ START = "imitation"  # "zeros" is the paper's; "imitation" first copies the auto
 GENERATIONS = 60  # more go on from where the last run ended
 POPULATION = 48  # candidates a generation
 TRACKS = 6  # races of each candidate; all drive the same ones, new ones each generation
-SIGMA = 0.003  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
+SIGMA = 0.005  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
 PATIENCE = 100  # frames without a new tile after which a training race is given up
 SELECT_TRACKS = 64  # selection seeds on which the distribution's mean is measured
 SELECT_EVERY = 5  # generations between two measurements
-ROUNDS = 20  # of imitation
-LAPS = 24  # tracks a round
-TEACHER_LINE = 0.0  # units off the centre line that the teacher's line may take
-TEACHER_GRIP = 0.94  # share of the road's grip that the teacher uses
+ROUNDS = 20  # of imitation; after 12 nearly every lap is complete
+LAPS = 32  # tracks a round
+TEACHER_LINE = 2.5  # units off the centre line that the teacher's line may take
+TEACHER_GRIP = 0.9  # share of the road's grip that the teacher uses
 SEED = 1  # of the evolution; the tracks follow from the generation
 ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
 WORKERS = os.cpu_count()  # processes; 0 drives in this one; the result is the same for any
@@ -86,14 +86,15 @@ def main(argv: list[str] | None = None) -> None:
             search.publish()
         else:
             start = np.zeros(parameter_count(vae.sizes["latent_dim"], rnn.sizes["hidden"]))
+            spent = (0, 0.0)
             if s.START == "imitation":
-                start = _imitate(s, workers, scale, made_from)
-            search.begin(Evolution(start, s.SIGMA, s.POPULATION, s.SEED))
+                start, *spent = _imitate(s, workers, scale, made_from)
+            search.begin(Evolution(start, s.SIGMA, s.POPULATION, s.SEED), scale, *spent)
         _evolve(s, search, workers, scale)
     print(f"{search.summary()}; next: python 06_evaluate.py")
 
 
-def _imitate(s, workers: Workers, scale: tuple, made_from: dict) -> np.ndarray:
+def _imitate(s, workers: Workers, scale: tuple, made_from: dict) -> tuple[np.ndarray, int, float]:
     clock = Clock(0, s.ROUNDS)
 
     def report(number: int, done: Round) -> None:
@@ -115,7 +116,7 @@ def _imitate(s, workers: Workers, scale: tuple, made_from: dict) -> np.ndarray:
 def _evolve(s, search: Search, workers: Workers, scale: tuple) -> None:
     clock = Clock(search.evolution.generation, s.GENERATIONS)
     while (generation := search.evolution.generation) < s.GENERATIONS:
-        due = generation % s.SELECT_EVERY == 0
+        due = generation % s.SELECT_EVERY == 0 and search.measured_at != generation
         select = seeds.SELECT[: s.SELECT_TRACKS] if due else []
         races = s.POPULATION * s.TRACKS + len(select)
         with tqdm(total=races, desc=f"generation {generation}", unit="race", leave=False) as bar:
@@ -124,7 +125,7 @@ def _evolve(s, search: Search, workers: Workers, scale: tuple) -> None:
             )
         print(f"{search.status(row)}, {clock.left(generation + 1)} left", flush=True)
     if s.SELECT_TRACKS and search.measured_at != search.evolution.generation:
-        search.measure(workers, scale, seeds.SELECT[: s.SELECT_TRACKS])
+        print(search.status(search.measure(workers, scale, seeds.SELECT[: s.SELECT_TRACKS])))
 
 
 if __name__ == "__main__":

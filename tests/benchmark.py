@@ -64,7 +64,7 @@ from utils.sequences import batches, load_sequences
 from utils.training import CLIP, Training
 from utils.workers import OneAtATime, Workers
 
-PATIENCE = 600  # frames: a car that got lost must not make one race last longer than the others
+PATIENCE = 300  # frames without progress: a car that got lost must not prolong the measurement
 CIRCLES = (0.3, -0.5, -1.0)  # bias of the C that stands in for a trained one: round and round
 
 BARS = {  # what the simulator, the loop and the training were built to reach
@@ -103,9 +103,15 @@ class Effort(NamedTuple):
 
 
 THOROUGH = Effort(
-    4, 1000, (15, 260), (24, 400), 3, 700, 32, PATIENCE, 10_000, None, 2, 1000, os.cpu_count()
-)
-QUICK = Effort(1, 60, (1, 60), (2, 60), 1, 20, 2, 1, 16, 2, 1, 1, 1)
+    episodes=4, frames=1000, compared=(15, 280), physics=(24, 400), turns=3, advances=700,
+    races=32, patience=PATIENCE, frame_batch=10_000, frame_batches=None, paper_batches=2,
+    episode_batch=1000, cores=os.cpu_count(),
+)  # fmt: skip
+QUICK = Effort(
+    episodes=1, frames=60, compared=(1, 60), physics=(2, 60), turns=1, advances=20,
+    races=2, patience=1, frame_batch=16, frame_batches=2, paper_batches=1,
+    episode_batch=1, cores=1,
+)  # fmt: skip
 
 
 class Networks(NamedTuple):
@@ -175,7 +181,8 @@ def heading(title: str, *columns: str) -> None:
 
 
 def line(label: str, *cells: float | str) -> None:
-    print(f"  {label:<50}" + "".join(f"{_shown(cell):>15}" for cell in cells), flush=True)
+    row = f"  {label:<50}" + "".join(f"{_shown(cell):>15}" for cell in cells)
+    print(row.rstrip(), flush=True)
 
 
 def _shown(cell: float | str | None) -> str:
@@ -294,11 +301,9 @@ def measure_fidelity(effort: Effort, replay: Figures, picture: str | None) -> Fi
     parts = {"later": frames.Comparison(), "opening": frames.Comparison()}
     pairs = {}
     tracks, steps = effort.compared
-    for number in range(tracks):
-        behaviour = frames.BEHAVIOURS[number % len(frames.BEHAVIOURS)]
-        for name, part in zip(
-            parts, frames.compare_frames([number], steps, (behaviour,)), strict=True
-        ):
+    for number, behaviour in zip(range(tracks), itertools.cycle(frames.BEHAVIOURS), strict=False):
+        found = frames.compare_frames([number], steps, (behaviour,))
+        for name, part in zip(parts, found, strict=True):
             _merge(parts[name], part)
             kind = behaviour if name == "later" else name
             if part.frames and part.worst <= pairs.get(kind, (np.inf,))[0]:
@@ -307,17 +312,14 @@ def measure_fidelity(effort: Effort, replay: Figures, picture: str | None) -> Fi
         frames.write_picture(picture, [pair for _, pair in pairs.values()])
 
     later, opening = parts["later"], parts["opening"]
-    found = later.mismatches + opening.mismatches
+    different = later.mismatches + opening.mismatches
+    driven = later.frames + opening.frames + replay["replayed_frames"]
     tracks, steps = effort.physics
-    driven = sum(
-        frames.compare_physics(
-            CarRacing(), FastCarRacing(), 500 + number,
-            frames.BEHAVIOURS[number % len(frames.BEHAVIOURS)], steps, found,
-        )
-        for number in range(tracks)
-    )  # fmt: skip
-    driven += later.frames + opening.frames + replay["replayed_frames"]
-    mismatches = len(found) + replay["replayed_rewards_that_differ"]
+    numbers = range(500, 500 + tracks)
+    for seed, behaviour in zip(numbers, itertools.cycle(frames.BEHAVIOURS), strict=False):
+        envs = CarRacing(), FastCarRacing()
+        driven += frames.compare_physics(*envs, seed, behaviour, steps, different)
+    mismatches = len(different) + replay["replayed_rewards_that_differ"]
 
     heading("Is it the same game? ours beside stock", "frames", "PSNR", "worst", "mean error")
     for label, part in (("frames", later), ("frames of the zooming first second", opening)):
@@ -431,12 +433,11 @@ def measure_loop(networks: Networks, effort: Effort) -> Figures:
     """Simulate, shrink, V, C, M: ours beside the same on the stock environment."""
     env, races = gym.make(STOCK_ID, disable_env_checker=True), EndlessRaces(networks)
     stock, ours = "stock, one race at a time, float32", f"ours, {ROWS} races in lock-step"
-    most = min(effort.frames, 2 * PATIENCE)
     stock_race(env, networks, 0, 20)
     races.drive(20)
     rates = take_turns(
         {
-            stock: lambda turn: stock_race(env, networks, seeds.EVOLUTION + turn, most),
+            stock: lambda turn: stock_race(env, networks, seeds.EVOLUTION + turn, effort.frames),
             ours: lambda turn: races.drive(effort.advances),
         },
         effort.turns,
@@ -593,13 +594,9 @@ def measure_vae_training(rollouts: list[Path], effort: Effort, folder: Path) -> 
         return effort.paper_batches * batch
 
     with threads(effort.cores):
-        for training, network in ((ours_training, ours), (paper_training, paper)):
-            training.step(*network.loss(torch.from_numpy(kept[:8])), done=0.0)
-        names = "02: V as trained here", "02: the paper's networks, plain float32"
-        rates = take_turns(
-            dict(zip(names, (train_ours, train_paper), strict=True)), effort.turns,
-            time.perf_counter,
-        )  # fmt: skip
+        names = "02: V as trained here", "    the paper's networks in plain float32"
+        contenders = dict(zip(names, (train_ours, train_paper), strict=True))
+        rates = take_turns(contenders, effort.turns, time.perf_counter)
     speed_lines(rates, names[1])
     return {
         "vae_training_frames_per_s": rates.of(names[0]),
@@ -655,20 +652,23 @@ def measure(effort: Effort, picture: str | None) -> Figures:
     return {**figures, "seconds": time.monotonic() - start}
 
 
-def summary(figures: Figures, origin: dict[str, str]) -> None:
-    """What was wanted, what was measured, and where."""
+def verdict(figures: Figures) -> None:
+    """What was wanted, and what was measured."""
     heading("What it was built to reach", "measured", "wanted")
     for name, bar in BARS.items():
         value = figures[name]
         missed = value is not None and (value > bar if name in AT_MOST else value < bar)
         wanted = f"{'<=' if name in AT_MOST else '>='} {_shown(bar)}"
         line(name, value, wanted, "missed" if missed else "")
-    print(f"\n{origin['machine']}; {figures['seconds']:.0f} s")
+
+
+def where(figures: Figures, origin: dict[str, str]) -> None:
+    """Where and with what it was measured."""
     versions = ("gymnasium", "box2d", "torch", "numpy", "opencv-python", "pygame-ce", "python")
+    print(f"\n{origin['machine']}; {figures['seconds']:.0f} s; commit {origin['commit']}")
     print(", ".join(f"{name} {origin[name]}" for name in versions))
-    print(f"networks in {origin['arithmetic']}, commit {origin['commit']}")
-    if not figures["trained_networks"]:
-        print("V, M and C had random weights: the shipped ones are not there")
+    drivers = "the shipped" if figures["trained_networks"] else "untrained"
+    print(f"{drivers} networks, V in {origin['arithmetic']}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -690,7 +690,9 @@ def main(argv: list[str] | None = None) -> None:
     origin = provenance()
     if chosen.quick:
         print("\nA quick run: too short for its figures to mean much.")
-    summary(figures, origin)
+    else:
+        verdict(figures)
+    where(figures, origin)
     if chosen.json:
         contents = {"kind": "benchmark", "quick": chosen.quick, **figures, "provenance": origin}
         save_json(chosen.json, contents)

@@ -123,7 +123,7 @@ def test_disturbances_are_as_frequent_and_as_long_as_promised(env):
     driver = start(env, 8, disturbance=0.02)
     advice = driver.advise()
     wrong = np.array([not np.array_equal(driver.act(), advice) for _ in range(20_000)])
-    # On average 49 right frames, then 15 wrong ones; the car never moves, so the advice is constant.
+    # On average 49 right frames, then 15 wrong ones; the car stands, so the advice is constant.
     assert wrong.mean() == pytest.approx(15 / (49 + 15), rel=0.15)
 
 

@@ -151,7 +151,7 @@ class FastCarRacing(CarRacing):
         self.canvas = TrackCanvas()
         self.touched = set()  # numbers of the tiles that have taken on the colour of touched ones
         self.to_repaint = []  # those of them that the canvas shows in their old colour
-        # One listener for life: stock's new one at every reset is never freed.
+        # One listener for life, where stock makes another at every reset.
         self.contactListener_keepref = TouchDetector(self, self.lap_complete_percent)
         self.world.contactListener = self.contactListener_keepref
 

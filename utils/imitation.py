@@ -19,12 +19,13 @@ from utils import seeds
 from utils.artifacts import load_arrays, save_arrays
 from utils.command_line import UserError
 from utils.driving import Lap, Race
+from utils.progress import Meter
 from utils.workers import Workers
 
 TEACHER_SHARES = (1.0, 0.5)  # of the driving in the first rounds; after them the student drives
 PATIENCE = 100  # frames without a new tile after which a lap teaches nothing more
 RIDGE = 1e-5  # pulls the weights towards zero: features that hardly vary must not be leant on
-STEPS = 60  # of L-BFGS a round, from the last round's map
+STEPS = 40  # of L-BFGS a round, from the last round's map
 
 
 class Round(NamedTuple):
@@ -34,6 +35,7 @@ class Round(NamedTuple):
     advice: np.ndarray  # (N, 3) float32
     scores: np.ndarray  # (laps,)
     complete: np.ndarray  # (laps,) bool
+    core_hours: np.ndarray  # () what the round cost
 
 
 def imitate(
@@ -45,8 +47,8 @@ def imitate(
     made_from: dict[str, Any],
     folder: Path,
     report: Callable[[int, Round], None],
-) -> np.ndarray:
-    """Fit C by dataset aggregation; returns its parameters for standardised features.
+) -> tuple[np.ndarray, int, float]:
+    """Fit C by dataset aggregation.
 
     Args:
         scale: mean and sd (Z + H,) of the features.
@@ -54,10 +56,14 @@ def imitate(
         rounds, laps: how often, and over how many tracks each time, the student drives.
         made_from: what decides the result; finished rounds of the same origin are not repeated.
         folder: where finished rounds are kept.
+
+    Returns:
+        Parameters for standardised features, the frames driven and the core-hours spent.
     """
     mean, sd = scale
     student = np.zeros(ACTIONS * (len(mean) + 1), np.float32)
     data: list[Round] = []
+    meter = Meter(workers)
     for number in range(rounds):
         origin = {**made_from, "round": number}
         path = folder / f"round_{number:03d}.npz"
@@ -70,13 +76,15 @@ def imitate(
                 Race(seed, parameters, PATIENCE, teacher, share)
                 for seed in range(first, first + laps)
             ]
-            done = _together(workers.run(races))
+            done = _together(workers.run(races), meter)
             save_arrays(path, "imitation round", done._asdict(), made_from=origin)
+            meter = Meter(workers)
         data.append(done)
         features = (np.concatenate([r.features for r in data]) - mean) / sd
         student = fit(features, np.concatenate([r.advice for r in data]), student)
         report(number, done)
-    return student
+    frames = sum(len(done.features) for done in data)
+    return student, frames, float(sum(done.core_hours for done in data))
 
 
 def fit(features: np.ndarray, advice: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -88,7 +96,7 @@ def fit(features: np.ndarray, advice: np.ndarray, start: np.ndarray) -> np.ndarr
     Returns:
         Parameters (3 * (F + 1),) float32.
     """
-    x = torch.from_numpy(features)
+    x = torch.from_numpy(np.ascontiguousarray(features.T))  # (F, N): three times as fast
     target = torch.from_numpy(advice)
     table = torch.from_numpy(start.reshape(ACTIONS, -1).copy()).requires_grad_()
     optimizer = torch.optim.LBFGS(
@@ -97,7 +105,7 @@ def fit(features: np.ndarray, advice: np.ndarray, start: np.ndarray) -> np.ndarr
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = imitation_loss(x @ table[:, :-1].T + table[:, -1], target)
+        loss = imitation_loss((table[:, :-1] @ x + table[:, -1:]).T, target)
         loss = loss + RIDGE * table[:, :-1].square().sum()
         loss.backward()
         return loss
@@ -120,12 +128,13 @@ def imitation_loss(raw: torch.Tensor, advice: torch.Tensor) -> torch.Tensor:
     return sum(error.square().mean() for error in errors)
 
 
-def _together(laps: list[Lap]) -> Round:
+def _together(laps: list[Lap], meter: Meter) -> Round:
     return Round(
         np.concatenate([lap.features for lap in laps]),
         np.concatenate([lap.advice for lap in laps]),
         np.array([lap.score for lap in laps]),
         np.array([lap.complete for lap in laps]),
+        np.array(meter.core_hours),
     )
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from utils.artifacts import atomic_path
+from utils.workers import Workers
 
 
 class Log:
@@ -43,10 +44,12 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
     """The rows of a CSV log; an empty cell is left out. A missing or damaged log has no rows."""
     path = Path(path)
     rows: list[dict[str, float]] = []
-    with suppress(OSError, ValueError, UnicodeDecodeError, csv.Error):
-        with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                rows.append({key: float(value) for key, value in row.items() if value})
+    with (
+        suppress(OSError, ValueError, UnicodeDecodeError, csv.Error),
+        open(path, newline="", encoding="utf-8") as file,
+    ):
+        for row in csv.DictReader(file):
+            rows.append({key: float(value) for key, value in row.items() if value})
     return rows
 
 
@@ -75,3 +78,25 @@ def duration(seconds: float) -> str:
     if seconds >= 3600:
         return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
     return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
+
+
+class Meter:
+    """What something costs: wall time, and the processor time of all processes."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._start = time.monotonic()
+        self._cpu = self._processor_seconds()
+
+    @property
+    def seconds(self) -> float:
+        """Of wall time."""
+        return time.monotonic() - self._start
+
+    @property
+    def core_hours(self) -> float:
+        """Of processor time, measured, of this process and its workers."""
+        return (self._processor_seconds() - self._cpu) / 3600
+
+    def _processor_seconds(self) -> float:
+        return self._workers.cpu_seconds + time.process_time()

@@ -1,6 +1,5 @@
 """Stage 05's work: one evolution from its start to its end, saved whole after every generation."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from utils.driving import Lap, Race
 from utils.evolution import Evolution
 from utils.networks import controller_path, save_controller
 from utils.plots import learning_curve
-from utils.progress import write_log
+from utils.progress import Meter, write_log
 from utils.workers import Workers
 
 COLUMNS = (
@@ -40,6 +39,7 @@ class Search:
         self.evolution: Evolution | None = None
         self.best: np.ndarray | None = None  # parameters of the best mean, for plain features
         self.best_score: float | None = None  # its mean on the selection seeds
+        self._spent: dict[str, float] = {"frames": 0, "core_hours": 0.0}  # before the first row
         self.measured_at: int | None = None  # generation of the last measurement
         self.history: list[dict[str, float]] = []  # a row a generation; columns as in COLUMNS
 
@@ -63,15 +63,29 @@ class Search:
             self.best = arrays.pop("best")
             self.best_score = header["best_score"]
             self.measured_at = header["measured_at"]
+            self._spent = header["spent"]
             self.history = header["history"]
             self.evolution = Evolution.from_state(arrays)
         except (KeyError, ValueError) as error:
             raise UserError(f"{self.path} holds no evolution ({error}); {remedy}.") from error
         return True
 
-    def begin(self, evolution: Evolution) -> None:
-        """Start from this distribution; its mean is the best so far."""
+    def begin(
+        self,
+        evolution: Evolution,
+        scale: tuple[np.ndarray, np.ndarray],
+        frames: int = 0,
+        core_hours: float = 0.0,
+    ) -> None:
+        """Start from this distribution, and save it; its mean is the best so far.
+
+        Args:
+            frames, core_hours: what it took to get here; the history counts on from them.
+        """
         self.evolution = evolution
+        self._spent = {"frames": frames, "core_hours": core_hours}
+        self.best = self._plain(evolution.mean, scale)
+        self.save()
 
     def advance(
         self,
@@ -90,8 +104,8 @@ class Search:
             patience: frames without a new tile after which a race is given up.
             select: seeds on which the mean is measured as well, driven to the end; may be empty.
         """
-        start, generation = time.monotonic(), self.evolution.generation
-        cpu = workers.cpu_seconds + time.process_time()
+        meter = Meter(workers)
+        generation = self.evolution.generation
         candidates = self.evolution.ask()
         mean = self._plain(self.evolution.mean, scale)
         first = seeds.EVOLUTION + generation * tracks
@@ -105,35 +119,36 @@ class Search:
         scores = np.array([lap.score for lap in driven]).reshape(len(candidates), tracks).mean(1)
         self._consider(mean, selected)
         self.evolution.tell(candidates, scores)
-        cpu = workers.cpu_seconds + time.process_time() - cpu
-        row = self._row(generation, laps, scores, selected, cpu, time.monotonic() - start)
-        self.history.append(row)
-        self.save()
-        return row
+        if self.best_score is None:  # nothing was ever measured: the latest has to do
+            self.best = self._plain(self.evolution.mean, scale)
+        population = {
+            "mean": float(scores.mean()),
+            "best": float(scores.max()),
+            "laps": float(np.mean([lap.complete for lap in driven])),
+        }
+        return self._note(generation, meter, laps, population, selected)
 
     def measure(
         self, workers: Workers, scale: tuple[np.ndarray, np.ndarray], select: Sequence[int]
-    ) -> list[Lap]:
+    ) -> dict[str, float]:
         """Measure the mean on `select` without going on; it is kept if it is the best."""
+        meter = Meter(workers)
         mean = self._plain(self.evolution.mean, scale)
         laps = workers.run([Race(seed, mean) for seed in select])
         self._consider(mean, laps)
-        self.save()
-        return laps
+        return self._note(self.evolution.generation, meter, laps, {}, laps)
 
     def status(self, row: dict[str, float]) -> str:
         """One line on a generation: what it reached, how fast, at what cost."""
-        parts = [
-            f"generation {row['generation']}",
-            f"mean {row['mean']:.1f}",
-            f"best {row['best']:.1f}",
-        ]
+        parts = [f"generation {row['generation']}"]
+        if "mean" in row:
+            parts += [f"mean {row['mean']:.1f}", f"best {row['best']:.1f}"]
         if "select_mean" in row:
             parts.append(
                 f"selection {row['select_mean']:.1f} ± {row['select_sd']:.1f} "
                 f"(best so far {self.best_score:.1f})"
             )
-        before = self.history[-2]["frames"] if len(self.history) > 1 else 0
+        before = (self.history[-2] if len(self.history) > 1 else self._spent)["frames"]
         return ", ".join(
             [
                 *parts,
@@ -155,7 +170,7 @@ class Search:
             self.path, "evolution",
             {**self.evolution.state(), "best": self.best},
             made_from=self._made_from, best_score=self.best_score,
-            measured_at=self.measured_at, history=self.history,
+            measured_at=self.measured_at, spent=self._spent, history=self.history,
         )  # fmt: skip
         self.publish()
 
@@ -166,37 +181,42 @@ class Search:
             generation=self.evolution.generation, select_score=self.best_score,
         )  # fmt: skip
         write_log(self._checkpoints / f"{self._name}.csv", COLUMNS, self.history)
-        learning_curve(self._checkpoints / f"{self._name}.png", self.history)
+        if self.history:
+            learning_curve(self._checkpoints / f"{self._name}.png", self.history)
 
     def _plain(self, parameters: np.ndarray, scale: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         return unstandardise(parameters, *scale).astype(np.float32)
 
     def _consider(self, mean: np.ndarray, laps: list[Lap]) -> None:
         if not laps:
-            if self.best_score is None:  # nothing was ever measured: the latest has to do
-                self.best = mean
             return
         self.measured_at = self.evolution.generation
         score = float(np.mean([lap.score for lap in laps]))
         if self.best_score is None or score > self.best_score:
             self.best, self.best_score = mean, score
 
-    def _row(
-        self, generation: int, laps: list[Lap], scores: np.ndarray, selected: list[Lap],
-        cpu_seconds: float, seconds: float,
-    ) -> dict[str, float]:  # fmt: skip
-        before = self.history[-1] if self.history else {}
+    def _note(
+        self,
+        generation: int,
+        meter: Meter,
+        laps: list[Lap],
+        population: dict[str, float],
+        selected: list[Lap],
+    ) -> dict[str, float]:
+        """Add a row to the history and save everything."""
+        before = self.history[-1] if self.history else self._spent
         row = {
             "generation": generation,
-            "frames": before.get("frames", 0) + sum(lap.frames for lap in laps),
-            "mean": float(scores.mean()),
-            "best": float(scores.max()),
-            "laps": float(np.mean([lap.complete for lap in selected or laps])),
+            "frames": before["frames"] + sum(lap.frames for lap in laps),
+            **population,
             "sigma": self.evolution.sigma,
-            "core_hours": before.get("core_hours", 0) + cpu_seconds / 3600,
-            "seconds": seconds,
+            "core_hours": before["core_hours"] + meter.core_hours,
+            "seconds": meter.seconds,
         }
-        if selected:
+        if selected:  # the mean's own laps say more than those of its scattered candidates
             picked = [lap.score for lap in selected]
-            row |= {"select_mean": float(np.mean(picked)), "select_sd": float(np.std(picked))}
+            row["select_mean"], row["select_sd"] = float(np.mean(picked)), float(np.std(picked))
+            row["laps"] = float(np.mean([lap.complete for lap in selected]))
+        self.history.append(row)
+        self.save()
         return row

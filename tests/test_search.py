@@ -1,0 +1,320 @@
+"""The evolution of C: what drives where, what is kept, and a killed run that loses nothing."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tiny
+
+from models.controller import unstandardise
+from utils import seeds
+from utils.artifacts import load_arrays, load_header, load_tensors
+from utils.command_line import UserError
+from utils.driving import Lap
+from utils.envs import FAST_ID, MAX_FRAMES
+from utils.evolution import Evolution
+from utils.progress import read_log
+from utils.search import COLUMNS, Search
+
+N = 6
+MEAN, SD = np.array([3.0], np.float32), np.array([0.5], np.float32)  # of the one feature
+TIMING = ("seconds", "core_hours")
+MADE_FROM = {"vae": "v", "rnn": "m", "SIGMA": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def _quick_pictures(monkeypatch):
+    """A picture a generation takes longer than all else here."""
+    monkeypatch.setattr("utils.search.learning_curve", lambda path, rows: path.touch())
+
+
+class Hill:
+    """Workers whose races score by the parameters (6,) and the track, without a car."""
+
+    cpu_seconds = 0.0
+
+    def __init__(self, selection=None, stop_in=None):
+        self.runs = []
+        self._selection = iter(selection) if selection is not None else None
+        self._stop_in = stop_in
+
+    def run(self, races, on_result=None):
+        if len(self.runs) == self._stop_in:
+            raise KeyboardInterrupt
+        self.runs.append(races)
+        chosen = next(self._selection) if self._selection and is_measured(races) else None
+        return [self._lap(race, chosen) for race in races]
+
+    def _lap(self, race, chosen):
+        score = -float(((race.parameters - 1) ** 2).sum()) + (race.seed % 7) / 100
+        if race.seed in seeds.SELECT and chosen is not None:
+            score = chosen
+        return Lap(race.seed, score, 100, 9, 300, complete=race.seed % 2 == 0)
+
+
+def is_measured(races):
+    return any(race.seed in seeds.SELECT for race in races)
+
+
+def begin(folder, **changed):
+    search = Search(str(folder), "c", MADE_FROM | changed)
+    search.begin(Evolution(np.zeros(N), 0.1, 8, seed=1), (MEAN, SD))
+    return search
+
+
+def resume(folder, **changed):
+    search = Search(str(folder), "c", MADE_FROM | changed)
+    return search if search.resume() else None
+
+
+def advance(search, workers, generations, select=(), tracks=3):
+    for _ in range(generations):
+        search.advance(workers, (MEAN, SD), tracks, 50, select)
+
+
+def untimed(history):
+    return [{k: v for k, v in row.items() if k not in TIMING} for row in history]
+
+
+def saved_c(folder, name="c"):
+    header = load_tensors(folder / f"{name}.pt", "C", "")
+    return header["weights"]["parameters"].numpy(), header
+
+
+def plain(mean):
+    return unstandardise(mean, MEAN, SD).astype(np.float32)
+
+
+# What drives where
+
+
+def test_all_candidates_drive_the_same_tracks_and_every_generation_new_ones(tmp_path):
+    search, hill = begin(tmp_path), Hill()
+    asked = search.evolution.ask()
+    advance(search, hill, 2)
+    for generation, races in enumerate(hill.runs):
+        first = seeds.EVOLUTION + 3 * generation
+        assert [race.seed for race in races] == [first, first + 1, first + 2] * 8
+        assert {race.patience for race in races} == {50}
+        assert not set(seeds.SELECT) & {race.seed for race in races}
+    for i, race in enumerate(hill.runs[0]):
+        assert np.array_equal(race.parameters, plain(asked[i // 3]))
+        assert race.parameters.dtype == np.float32
+
+
+def test_the_mean_is_measured_on_selection_seeds_to_the_end_before_the_first_generation(tmp_path):
+    search, hill = begin(tmp_path), Hill()
+    start = plain(search.evolution.mean)
+    advance(search, hill, 1, select=seeds.SELECT[:4])
+    measured = [race for race in hill.runs[0] if race.seed in seeds.SELECT]
+    assert [race.seed for race in measured] == list(seeds.SELECT[:4])
+    assert {race.patience for race in measured} == {MAX_FRAMES}
+    assert all(np.array_equal(race.parameters, start) for race in measured)
+    assert len(hill.runs[0]) == 8 * 3 + 4
+    assert search.measured_at == 0
+
+
+def test_the_scores_of_selection_do_not_move_the_distribution(tmp_path):
+    searches = [begin(tmp_path / name) for name in "ab"]
+    advance(searches[0], Hill(), 3)
+    advance(searches[1], Hill(selection=[1e6, -1e6, 1e6]), 3, select=seeds.SELECT[:4])
+    states = [search.evolution.state() for search in searches]
+    assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_the_distribution_climbs(tmp_path):
+    search, hill = begin(tmp_path), Hill()
+    advance(search, hill, 60)
+    assert np.abs(plain(search.evolution.mean) - 1).max() < 0.3
+    assert search.history[-1]["mean"] > search.history[0]["mean"] + 1
+
+
+# What is kept
+
+
+def test_the_best_mean_by_selection_is_what_is_saved(tmp_path):
+    search = begin(tmp_path)
+    hill, means, saved = Hill(selection=[10.0, 30.0, 20.0, 40.0]), [], []
+    for _ in range(3):
+        means.append(plain(search.evolution.mean))
+        advance(search, hill, 1, select=seeds.SELECT[:4])
+        saved.append(saved_c(tmp_path))
+    assert not np.array_equal(means[1], means[2])
+    for (parameters, header), best, score in zip(saved, (0, 1, 1), (10, 30, 30), strict=True):
+        assert np.array_equal(parameters, means[best])
+        assert header["select_score"] == score
+    assert saved[-1][1]["made_from"] == MADE_FROM
+
+    means.append(plain(search.evolution.mean))
+    search.measure(hill, (MEAN, SD), seeds.SELECT[:4])
+    assert np.array_equal(saved_c(tmp_path)[0], means[3])
+    assert search.evolution.generation == 3
+    assert search.measured_at == 3
+
+
+def test_without_selection_the_latest_mean_is_saved(tmp_path):
+    search = begin(tmp_path)
+    assert np.array_equal(saved_c(tmp_path)[0], plain(np.zeros(N)))
+    advance(search, Hill(), 2)
+    assert np.array_equal(saved_c(tmp_path)[0], plain(search.evolution.mean))
+    assert saved_c(tmp_path)[1]["select_score"] is None
+    assert "unmeasured" in search.summary()
+
+
+def test_a_generation_that_is_not_measured_does_not_replace_a_measured_best(tmp_path):
+    search, hill = begin(tmp_path), Hill(selection=[10.0])
+    advance(search, hill, 1, select=seeds.SELECT[:4])
+    before, _ = saved_c(tmp_path)
+    advance(search, hill, 2)
+    assert np.array_equal(saved_c(tmp_path)[0], before)
+
+
+def test_history_says_what_the_laps_came_to(tmp_path):
+    search, hill = begin(tmp_path), Hill()
+    advance(search, hill, 1, select=seeds.SELECT[:4])
+    advance(search, hill, 1)
+    first, second = search.history
+    driven = [hill._lap(race, None).score for race in hill.runs[1]]
+    scores = np.reshape(driven, (8, 3)).mean(1)
+    assert second["mean"] == pytest.approx(scores.mean())
+    assert second["best"] == pytest.approx(scores.max())
+    assert (first["generation"], second["generation"]) == (0, 1)
+    assert (first["frames"], second["frames"]) == (2800, 2800 + 2400)
+    picked = [hill._lap(race, None).score for race in hill.runs[0][24:]]
+    assert first["select_mean"] == pytest.approx(np.mean(picked))
+    assert first["select_sd"] == pytest.approx(np.std(picked))
+    assert first["laps"] == 0.5
+    assert "select_mean" not in second
+    assert second["sigma"] == search.evolution.sigma
+    log = read_log(tmp_path / "c.csv")
+    assert list(log[0]) == list(COLUMNS)
+    assert log == search.history
+
+
+# Stopping and going on
+
+
+def test_the_state_is_saved_after_every_generation(tmp_path):
+    search, hill = begin(tmp_path), Hill()
+    for generation in range(3):
+        assert load_header(search.path, "evolution", "")["made_from"] == MADE_FROM
+        saved = resume(tmp_path)
+        assert saved.evolution.generation == generation == len(saved.history)
+        assert np.array_equal(saved.evolution.ask(), search.evolution.ask())
+        advance(search, hill, 1)
+
+
+@pytest.mark.parametrize("stop_in", [0, 1, 3])
+def test_a_stopped_run_ends_where_an_undisturbed_one_ends(tmp_path, stop_in):
+    select = seeds.SELECT[:4]
+    whole = begin(tmp_path / "whole")
+    advance(whole, Hill(), 5, select)
+    with pytest.raises(KeyboardInterrupt):
+        advance(begin(tmp_path / "stopped"), Hill(stop_in=stop_in), 5, select)
+    resumed = resume(tmp_path / "stopped")
+    assert resumed.evolution.generation == stop_in
+    advance(resumed, Hill(), 5 - stop_in, select)
+    assert_same_end(tmp_path / "stopped", tmp_path / "whole", "c")
+
+
+def assert_same_end(folder, other, name):
+    header, arrays = load_arrays(folder / f"{name}_evolution.npz", "evolution", "")
+    whole, expected = load_arrays(other / f"{name}_evolution.npz", "evolution", "")
+    assert arrays.keys() == expected.keys()
+    for key in arrays:
+        assert np.array_equal(arrays[key], expected[key]), key
+    assert untimed(header["history"]) == untimed(whole["history"])
+    for key in ("made_from", "best_score", "measured_at"):
+        assert header[key] == whole[key]
+    assert np.array_equal(saved_c(folder, name)[0], saved_c(other, name)[0])
+    logs = [untimed(read_log(place / f"{name}.csv")) for place in (folder, other)]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("lost", ["c.pt", "c.csv", "c.png"])
+def test_what_is_derived_from_the_state_is_mended_from_it(tmp_path, lost):
+    search = begin(tmp_path)
+    advance(search, Hill(), 2, seeds.SELECT[:4])
+    before, log = saved_c(tmp_path)[0], read_log(tmp_path / "c.csv")
+    (tmp_path / lost).unlink()
+    resume(tmp_path).publish()
+    assert np.array_equal(saved_c(tmp_path)[0], before)
+    assert read_log(tmp_path / "c.csv") == log
+    assert (tmp_path / "c.png").exists()
+
+
+@pytest.mark.parametrize("changed", [{"SIGMA": 0.2}, {"rnn": "other"}, {"ROUNDS": 3}])
+def test_the_state_of_another_run_is_refused_and_kept(tmp_path, changed):
+    search = begin(tmp_path)
+    advance(search, Hill(), 1)
+    state = search.path.read_bytes()
+    (name,) = changed
+    with pytest.raises(UserError, match=rf"c_evolution\.npz .*another {name} .*delete it .*NAME"):
+        resume(tmp_path, **changed)
+    assert search.path.read_bytes() == state
+
+
+def test_a_damaged_state_is_refused_and_kept(tmp_path):
+    search = begin(tmp_path)
+    damaged = search.path.read_bytes()[:-30]
+    search.path.write_bytes(damaged)
+    with pytest.raises(UserError, match=r"c_evolution\.npz"):
+        resume(tmp_path)
+    assert search.path.read_bytes() == damaged
+
+
+def test_without_a_state_there_is_nothing_to_resume(tmp_path):
+    assert resume(tmp_path) is None
+
+
+# The stage itself, killed
+
+
+GENERATIONS = 4
+FLAGS = {
+    "start": "zeros", "generations": GENERATIONS, "population": 6, "tracks": 1, "sigma": 0.3,
+    "select_tracks": 2, "select_every": 2, "patience": 40, "env_id": FAST_ID,
+}  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_a_run_killed_in_the_middle_of_a_generation_ends_where_an_unkilled_one_ends(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        tiny.save_networks(folder / "checkpoints")
+    assert run_05(whole, workers=0).wait() == 0
+
+    process = run_05(killed, workers=1)
+    watch = threading.Timer(300, process.kill)  # in case it never gets there
+    watch.start()
+    shown = ""
+    while chunk := process.stderr.read1(1000):
+        shown += chunk.decode(errors="replace")
+        if re.search(r"generation 2: [^\r]* [1-9]\d*/8 ", shown):
+            break
+    process.send_signal(signal.SIGKILL)
+    watch.cancel()
+    assert process.wait() == -signal.SIGKILL, shown
+    state = load_header(killed / "checkpoints" / "controller_evolution.npz", "evolution", "")
+    assert len(state["history"]) == 2
+
+    again = run_05(killed, workers=1)
+    said, _ = again.communicate()
+    assert again.returncode == 0
+    assert b"resuming at generation 2" in said
+    assert_same_end(killed / "checkpoints", whole / "checkpoints", "controller")
+
+
+def run_05(folder, workers):
+    """Start stage 05 in `folder`; its progress bars go to `stderr`."""
+    return subprocess.Popen(
+        [sys.executable, tiny.ROOT / f"{tiny.SCRIPTS[4]}.py",
+         *tiny.arguments(FLAGS | {"workers": workers})],
+        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip

@@ -1,0 +1,70 @@
+"""What the repository ships: the trained agent, its results, and a README that is true of them."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utils import seeds
+from utils.driving import Race, Races
+from utils.envs import FAST_ID
+from utils.evaluation import load_report
+from utils.networks import load_agent
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = sorted((ROOT / "checkpoints" / "results").glob("*.json"))
+
+
+def shipped_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    names = listed.stdout.split() if listed.returncode == 0 else []
+    return [ROOT / name for name in names] or list((ROOT / "checkpoints").rglob("*.*"))
+
+
+def test_the_shipped_agent_belongs_together_and_drives():
+    agent = load_agent(str(ROOT / "checkpoints"))
+    assert agent.parameters.shape == (867,)
+    races = Races(FAST_ID, agent.vae, agent.rnn)
+    races.start(0, Race(seeds.SELECT[0], agent.parameters))
+    finished: list = []
+    while not finished:
+        finished = races.advance()
+    assert finished[0][1].score > 850
+
+
+def test_the_shipped_report_is_of_the_shipped_agent():
+    report = load_report(ROOT / "checkpoints" / "results" / "shipped.json")
+    origin = load_agent(str(ROOT / "checkpoints")).origin
+    assert {name: report[name] for name in origin} == origin
+    assert report["env_id"] == "CarRacing-v3"
+    assert [episode["seed"] for episode in report["per_episode"]] == list(seeds.REPORT)
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)
+def test_reports_add_up_and_stand_in_the_readme(path):
+    report = load_report(path)
+    scores = np.array([episode["score"] for episode in report["per_episode"]])
+    assert report["mean"] == pytest.approx(scores.mean())
+    assert report["sd"] == pytest.approx(scores.std())
+    assert report["laps_complete"] == sum(e["lap_complete"] for e in report["per_episode"])
+    for episode in report["per_episode"]:
+        gained = 1000 * episode["tiles"] / episode["total_tiles"] - 0.1 * episode["frames"]
+        lost = episode["frames"] < 1000 and not episode["lap_complete"]  # -100 for leaving
+        assert episode["score"] == pytest.approx(gained, abs=1e-6) or lost
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{report['mean']:.1f} ± {report['sd']:.1f}" in readme
+
+
+def test_no_file_is_over_20_megabytes_and_no_data_is_committed():
+    for path in shipped_files():
+        assert path.stat().st_size < 20e6, path
+        assert "data" not in path.relative_to(ROOT).parts, path
+
+
+def test_the_readme_maps_every_file():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for folder in ("models", "utils"):
+        for path in (ROOT / folder).glob("*.py"):
+            if path.name != "__init__.py":
+                assert f"`{folder}/{path.name}`" in readme, f"{path.name} is not in the README"
