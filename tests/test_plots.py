@@ -173,6 +173,12 @@ def test_the_learning_curve_draws_ours(tmp_path):
     assert many > few + 1000
 
 
+def test_a_curve_before_the_first_generation(tmp_path):
+    row = {"frames": 5e5, "select_mean": 930.0, "select_sd": 7.0, "laps": 1.0, "sigma": 0.002}
+    plots.learning_curve(tmp_path / "curve.png", [row])
+    assert amount(read(tmp_path / "curve.png"), BLUE) > 20
+
+
 @pytest.mark.parametrize("gap", [{}, {"select_mean": float("nan"), "select_sd": float("nan")}])
 def test_a_curve_without_selection_yet(tmp_path, gap):
     rows = [row | gap for row in evolution_rows(4)]

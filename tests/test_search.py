@@ -128,10 +128,10 @@ def test_the_scores_of_selection_do_not_move_the_distribution(tmp_path):
 
 
 def test_the_distribution_climbs(tmp_path):
-    search, hill = begin(tmp_path), Hill()
-    advance(search, hill, 60)
-    assert np.abs(plain(search.evolution.mean) - 1).max() < 0.3
-    assert search.history[-1]["mean"] > search.history[0]["mean"] + 1
+    search = begin(tmp_path)
+    advance(search, Hill(), 20)
+    first, last = search.history[0]["mean"], search.history[-1]["mean"]
+    assert first < last / 3  # both are below 0, the top
 
 
 # What is kept
@@ -275,46 +275,49 @@ def test_without_a_state_there_is_nothing_to_resume(tmp_path):
 # The stage itself, killed
 
 
-GENERATIONS = 4
 FLAGS = {
-    "start": "zeros", "generations": GENERATIONS, "population": 6, "tracks": 1, "sigma": 0.3,
+    "start": "zeros", "generations": 3, "population": 6, "tracks": 1, "sigma": 0.3,
     "select_tracks": 2, "select_every": 2, "patience": 40, "env_id": FAST_ID,
 }  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
-def test_a_run_killed_in_the_middle_of_a_generation_ends_where_an_unkilled_one_ends(tmp_path):
+def test_a_run_killed_in_the_middle_of_a_generation_ends_where_an_unkilled_one_ends(
+    tmp_path, monkeypatch
+):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         tiny.save_networks(folder / "checkpoints")
-    assert run_05(whole, workers=0).wait() == 0
+    with monkeypatch.context() as patch:
+        patch.chdir(whole)
+        tiny.stage(5, **FLAGS, workers=0)
 
-    process = run_05(killed, workers=1)
+    process = run_05(killed)
     watch = threading.Timer(300, process.kill)  # in case it never gets there
     watch.start()
     shown = ""
     while chunk := process.stderr.read1(1000):
         shown += chunk.decode(errors="replace")
-        if re.search(r"generation 2: [^\r]* [1-9]\d*/8 ", shown):
+        if re.search(r"generation 1: [^\r]* [1-5]/6 ", shown):
             break
     process.send_signal(signal.SIGKILL)
     watch.cancel()
     assert process.wait() == -signal.SIGKILL, shown
     state = load_header(killed / "checkpoints" / "controller_evolution.npz", "evolution", "")
-    assert len(state["history"]) == 2
+    assert len(state["history"]) == 1
 
-    again = run_05(killed, workers=1)
+    again = run_05(killed)
     said, _ = again.communicate()
     assert again.returncode == 0
-    assert b"resuming at generation 2" in said
+    assert b"resuming at generation 1" in said
     assert_same_end(killed / "checkpoints", whole / "checkpoints", "controller")
 
 
-def run_05(folder, workers):
+def run_05(folder):
     """Start stage 05 in `folder`; its progress bars go to `stderr`."""
     return subprocess.Popen(
         [sys.executable, tiny.ROOT / f"{tiny.SCRIPTS[4]}.py",
-         *tiny.arguments(FLAGS | {"workers": workers})],
+         *tiny.arguments(FLAGS | {"workers": 1})],
         cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip

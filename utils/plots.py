@@ -156,8 +156,9 @@ def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Non
             f"gen {generation}", (x, y), (0, -14), textcoords="offset points",
             ha="center", fontsize=7.5, color=GREY,
         )  # fmt: skip
-    _line(score, frames, _column(rows, "best"), ORANGE, "best candidate", lw=0.8, alpha=0.6)
-    _line(score, frames, _column(rows, "mean"), BLUE, "mean of candidates", lw=1.0, alpha=0.5)
+    if any("mean" in row for row in rows):  # none before the first generation
+        _line(score, frames, _column(rows, "best"), ORANGE, "best candidate", lw=0.8, alpha=0.6)
+        _line(score, frames, _column(rows, "mean"), BLUE, "mean of candidates", lw=1.0, alpha=0.5)
     if any("select_mean" in row for row in rows):
         chosen, spread = _column(rows, "select_mean"), _column(rows, "select_sd")
         known = np.isfinite(chosen)
