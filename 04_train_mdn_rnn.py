@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 from models.mdn_rnn import MDNRNN
 from models.vae import sample
+from utils.artifacts import load_header
 from utils.command_line import UserError, folder, number, run, settings, whole
 from utils.dream import dream_film
 from utils.networks import is_made_from, load_vae, rnn_path, save_network
 from utils.plots import training_curves
-from utils.rollouts import ENCODE, latents, load_latents
+from utils.rollouts import COLLECT, ENCODE, latents, load_latents
 from utils.sequences import Sequence, batches, load_sequences, pieces
 from utils.training import CLIP, Training
 
@@ -60,6 +61,9 @@ def main(argv: list[str] | None = None) -> None:
         header, _ = load_latents(path)
         if header["made_from"]["vae"] != vae_header["fingerprint"]:
             raise UserError(f"{path} was encoded by another V; {ENCODE}.")
+        rollout = Path(s.ROLLOUTS) / path.name
+        if rollout.exists() and _mark(rollout) != header["made_from"]["rollout"]:
+            raise UserError(f"{path} was encoded from another {rollout}; {ENCODE}.")
     constants = ("HIDDEN", "MIXTURES", "EPOCHS", "BATCH", "LENGTH", "LEARNING_RATE", "SEED")
     made_from = {
         "vae": vae_header["fingerprint"],
@@ -99,6 +103,10 @@ def main(argv: list[str] | None = None) -> None:
     training.finish()
     dream_film(pictures / "dream.mp4", vae, rnn, paths[::20], s.ROLLOUTS, s.TEMPERATURE)
     print(f"{target} saved; next: python 05_train_controller.py")
+
+
+def _mark(rollout: Path) -> str:
+    return load_header(rollout, "rollout", f"delete it and {COLLECT}")["fingerprint"]
 
 
 def _losses(rnn: MDNRNN, group: list[Sequence], length: int):

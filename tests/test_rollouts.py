@@ -115,7 +115,7 @@ def test_every_frame_comes_once_up_to_the_last_incomplete_batch(tmp_path, worker
     paths = numbered(tmp_path, [7, 12, 3, 20, 9])  # 56 frames
     found = all_batches(paths, 10, pool, workers)
     assert [len(batch) for batch in found] == [10] * 5
-    seen = sum(found, [])
+    seen = [number for batch in found for number in batch]
     assert len(set(seen)) == 50
     assert set(seen) <= set(range(56))
     assert seen != sorted(seen)
@@ -193,9 +193,8 @@ def test_batches_hold_every_episode_once_beside_others_of_its_length():
     found = batches(sequences, 4, np.random.default_rng(0))
     lengths = [sorted(len(s.action) for s in group) for group in found]
     assert sorted(lengths) == [[10, 15, 20, 30], [890, 900, 910]]
-    orders = {str(batches(list(range(9)) and sequences, 2, np.random.default_rng(i))[0][0].mu[-1])
-              for i in range(20)}  # fmt: skip
-    assert len(orders) > 1
+    firsts = {len(batches(sequences, 4, np.random.default_rng(i))[0]) for i in range(20)}
+    assert firsts == {3, 4}  # short ones do not always come first
 
 
 def test_pieces_cover_every_episode_in_order_with_one_frame_more_of_z():

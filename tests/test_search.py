@@ -196,6 +196,27 @@ def test_history_says_what_the_laps_came_to(tmp_path):
     assert log == search.history
 
 
+def test_frames_and_core_hours_count_on_from_what_the_start_took(tmp_path):
+    search, hill = Search(str(tmp_path), "c", MADE_FROM), Hill()
+    search.begin(Evolution(np.zeros(N), 0.1, 8, seed=1), (MEAN, SD), frames=5000, core_hours=2.0)
+    resumed = resume(tmp_path)
+    advance(resumed, hill, 1)
+    (row,) = resumed.history
+    assert row["frames"] == 5000 + 2400
+    assert 2.0 < row["core_hours"] < 2.1
+
+
+def test_the_last_measurement_has_a_row_of_its_own(tmp_path):
+    search, hill = begin(tmp_path), Hill(selection=[10.0])
+    advance(search, hill, 1)
+    row = search.measure(hill, (MEAN, SD), seeds.SELECT[:4])
+    assert search.history[1] == row
+    assert (row["generation"], row["select_mean"], row["select_sd"]) == (1, 10.0, 0.0)
+    assert row["frames"] == 2400 + 400
+    assert "mean" not in row
+    assert "selection 10.0" in search.status(row)
+
+
 # Stopping and going on
 
 
@@ -229,7 +250,7 @@ def assert_same_end(folder, other, name):
     for key in arrays:
         assert np.array_equal(arrays[key], expected[key]), key
     assert untimed(header["history"]) == untimed(whole["history"])
-    for key in ("made_from", "best_score", "measured_at"):
+    for key in ("made_from", "best_score", "measured_at", "spent"):
         assert header[key] == whole[key]
     assert np.array_equal(saved_c(folder, name)[0], saved_c(other, name)[0])
     logs = [untimed(read_log(place / f"{name}.csv")) for place in (folder, other)]
@@ -276,8 +297,8 @@ def test_without_a_state_there_is_nothing_to_resume(tmp_path):
 
 
 FLAGS = {
-    "start": "zeros", "generations": 3, "population": 6, "tracks": 1, "sigma": 0.3,
-    "select_tracks": 2, "select_every": 2, "patience": 40, "env_id": FAST_ID,
+    "start": "zeros", "generations": 3, "population": 6, "tracks": 1, "sigma": 0.05,
+    "select_tracks": 1, "select_every": 2, "patience": 30, "env_id": FAST_ID,
 }  # fmt: skip
 
 

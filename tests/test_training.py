@@ -9,6 +9,7 @@ import torch
 
 from models.mdn_rnn import MDNRNN
 from utils import dream
+from utils.artifacts import save_tensors
 from utils.command_line import UserError
 from utils.networks import load_vae
 from utils.progress import read_log
@@ -74,8 +75,6 @@ def test_weights_alone_would_not_be_enough(tmp_path):
     for name, tensor in saved["weights"].items():
         if name.endswith("exp_avg"):
             tensor.zero_()
-    from utils.artifacts import save_tensors
-
     save_tensors(path, "training state", saved["weights"], epoch=1, made_from={"data": "data"})
     assert not same(train(tmp_path / "stopped")[0], whole)
 
@@ -87,9 +86,10 @@ def test_a_row_written_after_the_last_state_is_not_there_twice(tmp_path, monkeyp
     def die(*_, **__):
         raise Stopped
 
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
+    with monkeypatch.context() as patch:
         patch.setattr("utils.training.save_tensors", die)
-        train(tmp_path)  # epoch 2 is in the log and not in the state
+        with pytest.raises(Stopped):
+            train(tmp_path)  # epoch 2 is in the log and not in the state
     assert len(read_log(tmp_path / "m.csv")) == 2
     train(tmp_path)
     assert [row["epoch"] for row in read_log(tmp_path / "m.csv")] == [1, 2, 3]
@@ -122,7 +122,7 @@ def test_a_loss_that_is_no_number_stops_the_training_and_spares_what_is_saved(tm
     with pytest.raises(Stopped):
         train(tmp_path, 1)
     state = (tmp_path / "m_training.pt").read_bytes()
-    with pytest.raises(UserError, match="epoch 2.*lower LEARNING_RATE"):
+    with pytest.raises(UserError, match=r"epoch 2.*lower LEARNING_RATE"):
         train(tmp_path, spoil=spoil)
     assert (tmp_path / "m_training.pt").read_bytes() == state
 
@@ -174,9 +174,10 @@ def test_v_stopped_after_its_first_epoch_ends_where_an_undisturbed_v_ends(tmp_pa
                 raise Stopped
             yield frames
 
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
+    with monkeypatch.context() as patch:
         patch.setattr(script, "batches_of_frames", stop_in_the_second_epoch)
-        tiny.stage(2, **V, checkpoints="stopped")
+        with pytest.raises(Stopped):
+            tiny.stage(2, **V, checkpoints="stopped")
     assert not (tmp_path / "stopped" / "vae.pt").exists()
     said = tiny.stage(2, **V, checkpoints="stopped")
     assert "resuming after epoch 1" in said
@@ -184,7 +185,7 @@ def test_v_stopped_after_its_first_epoch_ends_where_an_undisturbed_v_ends(tmp_pa
     assert same(stopped, whole)
     assert other["fingerprint"] == header["fingerprint"]
     rows = [read_log(f"{folder}/vae.csv") for folder in ("whole", "stopped")]
-    for row in sum(rows, []):
+    for row in (*rows[0], *rows[1]):
         del row["seconds"]
     assert rows[0] == rows[1]
     assert not list(tmp_path.glob("*/*_training.pt"))
