@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from models.inference import arithmetic
 from models.vae import VAE, to_frames
+from utils.artifacts import sweep
 from utils.command_line import folder, number, run, settings, whole
 from utils.networks import is_made_from, save_network, vae_path
 from utils.plots import reconstructions, training_curves
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         KL_TOLERANCE=number(0), POOL=whole(1), SEED=whole(), WORKERS=whole(), THREADS=whole(1),
         ROLLOUTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
+    sweep(s.CHECKPOINTS)
     paths, fingerprint = rollouts(s.ROLLOUTS)
     constants = ("LATENT_DIM", "EPOCHS", "BATCH", "LEARNING_RATE", "KL_TOLERANCE", "POOL", "SEED")
     made_from = {"rollouts": fingerprint, **{name: getattr(s, name) for name in constants}}

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from models.mdn_rnn import MDNRNN
 from models.vae import sample
-from utils.artifacts import load_header
+from utils.artifacts import load_header, sweep
 from utils.command_line import UserError, folder, number, run, settings, whole
 from utils.dream import dream_film
 from utils.networks import is_made_from, load_vae, rnn_path, save_network
@@ -55,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         WORKERS=whole(), THREADS=whole(1), LATENTS=folder(), ROLLOUTS=folder(),
         CHECKPOINTS=folder(),
     )  # fmt: skip
+    sweep(s.CHECKPOINTS)
     vae, vae_header = load_vae(s.CHECKPOINTS)
     paths, fingerprint = latents(s.LATENTS)
     for path in paths:

@@ -44,7 +44,8 @@ CHECKPOINTS = "checkpoints"  # where V, M and C are and the report goes
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        EPISODES=whole(1), FIRST_SEED=whole(), ENV_ID=choice(*ENV_IDS), DRIVER=choice("agent", *DRIVERS),
+        EPISODES=whole(1), FIRST_SEED=whole(), ENV_ID=choice(*ENV_IDS),
+        DRIVER=choice("agent", *DRIVERS),
         LINE_OFFSET=number(0, 5.5), GRIP=number(0.05, 1), CONTROLLER=word(),
         NAME=word(), FILM=word(), WORKERS=whole(), CHECKPOINTS=folder(),
     )  # fmt: skip

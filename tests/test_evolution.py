@@ -33,8 +33,10 @@ def climb(evolution, generations, score=score):
 
 def same(trace, other):
     return len(trace) == len(other) and all(
-        np.array_equal(a, b) for left, right in zip(trace, other, strict=True)
-        for a, b in zip(left, right, strict=True))
+        np.array_equal(a, b)
+        for left, right in zip(trace, other, strict=True)
+        for a, b in zip(left, right, strict=True)
+    )
 
 
 def through_a_file(evolution):
@@ -112,10 +114,14 @@ def test_a_state_of_a_real_controller_is_small(diagonal, limit):
 
 
 @MODES
-@pytest.mark.parametrize("landscape", [
-    lambda x: x[:, 0],  # without a top, so that sigma grows without end
-    lambda x: -((x - 1) ** 2 * np.logspace(0, 11, 6)).sum(axis=1),  # steeper by 11 magnitudes
-], ids=["endless", "needle"])
+@pytest.mark.parametrize(
+    "landscape",
+    [
+        lambda x: x[:, 0],  # without a top, so that sigma grows without end
+        lambda x: -((x - 1) ** 2 * np.logspace(0, 11, 6)).sum(axis=1),  # steeper by 11 magnitudes
+    ],
+    ids=["endless", "needle"],
+)
 def test_extremes_where_cma_would_rescale_itself_are_restored_too(diagonal, landscape):
     evolution = make(6, 12, diagonal=diagonal)
     climb(evolution, 400, landscape)
@@ -141,6 +147,7 @@ def test_diagonal_mode_learns_the_steepness_of_every_coordinate():
 
 def test_full_mode_learns_a_direction_that_is_no_coordinate():
     """A ridge along the first two coordinates together, which only a covariance can follow."""
+
     def ridge(candidates):
         together, apart = candidates[:, 0] + candidates[:, 1], candidates[:, 0] - candidates[:, 1]
         return -((together - 2) ** 2) - 1000 * apart**2 - (candidates[:, 2:] ** 2).sum(axis=1)
@@ -279,11 +286,24 @@ def test_it_prints_warns_and_writes_nothing(diagonal, tmp_path, monkeypatch, cap
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("arguments", [
-    {"mean": np.zeros((3, 3))}, {"mean": [0.0]}, {"mean": [0.0, np.nan]}, {"sigma": 0.0},
-    {"sigma": -1.0}, {"sigma": np.nan}, {"sigma": np.inf}, {"population": 5}, {"seed": -1},
-    {"mean_rate": 0.0}, {"mean_rate": 1.5}, {"mean_rate": np.nan},
-], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"mean": np.zeros((3, 3))},
+        {"mean": [0.0]},
+        {"mean": [0.0, np.nan]},
+        {"sigma": 0.0},
+        {"sigma": -1.0},
+        {"sigma": np.nan},
+        {"sigma": np.inf},
+        {"population": 5},
+        {"seed": -1},
+        {"mean_rate": 0.0},
+        {"mean_rate": 1.5},
+        {"mean_rate": np.nan},
+    ],
+    ids=str,
+)
 def test_an_argument_out_of_range_is_named(arguments):
     settings = {"mean": np.zeros(4), "sigma": 0.1, "population": 8, "seed": 0} | arguments
     with pytest.raises(ValueError, match=next(iter(arguments))):
@@ -307,8 +327,11 @@ def test_a_state_with_a_part_of_another_shape_or_type_or_not_finite_is_refused(d
     for name, value in state.items():
         worse = [np.stack([value, value]), value.astype(str), value.astype(object)]
         if value.dtype == np.float64:
-            worse += [np.full_like(value, np.nan), np.full_like(value, np.inf),
-                      value.astype(np.float32)]
+            worse += [
+                np.full_like(value, np.nan),
+                np.full_like(value, np.inf),
+                value.astype(np.float32),
+            ]
         if value.ndim:
             worse.append(value[:-1])
         for bad in worse:
@@ -316,14 +339,22 @@ def test_a_state_with_a_part_of_another_shape_or_type_or_not_finite_is_refused(d
                 Evolution.from_state(state | {name: bad})
 
 
-@pytest.mark.parametrize(("diagonal", "name", "bad"), [
-    (True, "sigma", np.array(-0.1)), (True, "sigma", np.array(0.0)),
-    (True, "deviations", -np.ones(5)), (True, "generation", np.array(-1)),
-    (True, "population", np.array(1)), (True, "seed", np.array(-1)),
-    (True, "mean_rate", np.array(0.0)), (False, "lengths", np.zeros(5)),
-    (False, "covariance", -np.eye(5)), (False, "decomposed", np.array(4)),
-    (False, "decomposed", np.array(-1)),
-])
+@pytest.mark.parametrize(
+    ("diagonal", "name", "bad"),
+    [
+        (True, "sigma", np.array(-0.1)),
+        (True, "sigma", np.array(0.0)),
+        (True, "deviations", -np.ones(5)),
+        (True, "generation", np.array(-1)),
+        (True, "population", np.array(1)),
+        (True, "seed", np.array(-1)),
+        (True, "mean_rate", np.array(0.0)),
+        (False, "lengths", np.zeros(5)),
+        (False, "covariance", -np.eye(5)),
+        (False, "decomposed", np.array(4)),
+        (False, "decomposed", np.array(-1)),
+    ],
+)
 def test_a_state_with_an_impossible_value_is_refused(diagonal, name, bad):
     evolution = make(5, diagonal=diagonal)
     climb(evolution, 3)

@@ -49,8 +49,20 @@ def sweep(directory: str | Path) -> None:
     """Remove what killed writers left half-written in `directory`."""
     for path in Path(directory).glob("*.tmp.*"):
         writer = path.name.split(".tmp.")[1].split(".")[0]
-        if writer.isdigit() and not os.path.exists(f"/proc/{writer}"):
+        if writer.isdigit() and not _runs(int(writer)):
             path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 is not a question
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it runs, as somebody else's
+    return True
 
 
 def fingerprint(contents: Mapping[str, Any]) -> str:

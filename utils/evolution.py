@@ -23,8 +23,16 @@ from cma.utilities.utils import ElapsedWCTime
 from numpy.typing import ArrayLike, NDArray
 
 SMALLEST_POPULATION = 6  # cma selects differently below, and two of them only measure sigma
-SCALARS = {"population": np.int64, "seed": np.int64, "generation": np.int64, "sigma": np.float64,
-           "step": np.float64, "mean_rate": np.float64, "diagonal": np.bool_, "mirrored": np.bool_}
+SCALARS = {
+    "population": np.int64,
+    "seed": np.int64,
+    "generation": np.int64,
+    "sigma": np.float64,
+    "step": np.float64,
+    "mean_rate": np.float64,
+    "diagonal": np.bool_,
+    "mirrored": np.bool_,
+}
 VECTORS = ("mean", "mean_before", "path", "sigma_path")
 
 
@@ -53,8 +61,17 @@ class Evolution:
     Raises ValueError where an argument is out of range.
     """
 
-    def __init__(self, mean: ArrayLike, sigma: float, population: int, seed: int, *,
-                 diagonal: bool = True, mean_rate: float = 0.5, mirrored: bool = True) -> None:
+    def __init__(
+        self,
+        mean: ArrayLike,
+        sigma: float,
+        population: int,
+        seed: int,
+        *,
+        diagonal: bool = True,
+        mean_rate: float = 0.5,
+        mirrored: bool = True,
+    ) -> None:
         mean = np.array(mean, dtype=np.float64)
         if mean.ndim != 1 or len(mean) < 2 or not np.isfinite(mean).all():
             raise ValueError("mean must be a vector of at least two finite numbers")
@@ -70,16 +87,20 @@ class Evolution:
         self.diagonal, self.mirrored = bool(diagonal), bool(mirrored)
         self.mean_rate = float(mean_rate)
         self._asked: NDArray[np.float64] | None = None
-        self._es = cma.CMAEvolutionStrategy(mean, float(sigma), {
-            "popsize": self.population,
-            "CMA_diagonal": self.diagonal,
-            "CMA_cmean": self.mean_rate,
-            "AdaptSigma": _TwoPoint,
-            "randn": self._normal,
-            "seed": np.nan,  # leave numpy's global generator alone
-            "conditioncov_alleviate": False,  # would move part of the state into a linear map
-            "verbose": -9,
-        })
+        self._es = cma.CMAEvolutionStrategy(
+            mean,
+            float(sigma),
+            {
+                "popsize": self.population,
+                "CMA_diagonal": self.diagonal,
+                "CMA_cmean": self.mean_rate,
+                "AdaptSigma": _TwoPoint,
+                "randn": self._normal,
+                "seed": np.nan,  # leave numpy's global generator alone
+                "conditioncov_alleviate": False,  # would move part of the state into a linear map
+                "verbose": -9,
+            },
+        )
         self._es.sigma0 = np.inf  # cma rescales itself where sigma exceeds 1e9 * sigma0: never
         self._es.adapt_sigma.initialize_base(self._es)  # otherwise left until the first tell
 
@@ -108,8 +129,10 @@ class Evolution:
             with np.errstate(all="ignore"):
                 asked = np.array(self._es.ask())
             if not np.isfinite(asked).all():
-                raise FloatingPointError(f"the search ended in generation {self.generation}: with "
-                                         f"sigma {self.sigma:.3g} float64 can step no further")
+                raise FloatingPointError(
+                    f"the search ended in generation {self.generation}: with "
+                    f"sigma {self.sigma:.3g} float64 can step no further"
+                )
             self._asked = asked
         return self._asked.copy()
 
@@ -128,8 +151,10 @@ class Evolution:
             raise ValueError(f"scores must be finite, not {scores[~np.isfinite(scores)][0]}")
         asked = self.ask()
         if not np.array_equal(candidates, asked):
-            raise ValueError("the candidates told are not the ones asked for in generation "
-                             f"{self.generation}; pass them back in float64 and in order")
+            raise ValueError(
+                "the candidates told are not the ones asked for in generation "
+                f"{self.generation}; pass them back in float64 and in order"
+            )
         self._es.tell(list(asked), list(-scores))  # cma minimises
         self._asked = None
 
@@ -141,8 +166,12 @@ class Evolution:
         """
         es = self._es
         state = {
-            "population": self.population, "seed": self.seed, "generation": self.generation,
-            "diagonal": self.diagonal, "mean_rate": self.mean_rate, "mirrored": self.mirrored,
+            "population": self.population,
+            "seed": self.seed,
+            "generation": self.generation,
+            "diagonal": self.diagonal,
+            "mean_rate": self.mean_rate,
+            "mirrored": self.mirrored,
             "mean": es.mean,
             "mean_before": es.mean if self.generation == 0 else es.mean_old,
             "sigma": self.sigma,
@@ -153,17 +182,27 @@ class Evolution:
         if self.diagonal:
             state["deviations"] = np.broadcast_to(es.sigma_vec.scaling, es.mean.shape)
         else:  # the eigenvectors lag behind the covariance, which is decomposed only now and then
-            state |= {"covariance": es.sm.C, "axes": es.sm.B, "lengths": es.sm.D,
-                      "decomposed": es.sm.last_update}
+            state |= {
+                "covariance": es.sm.C,
+                "axes": es.sm.B,
+                "lengths": es.sm.D,
+                "decomposed": es.sm.last_update,
+            }
         return {name: np.array(value) for name, value in state.items()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, ArrayLike]) -> "Evolution":
         """The evolution that `state` was taken from; raises ValueError where it is malformed."""
         state = _checked(state)
-        self = cls(state["mean"], state["sigma"], state["population"], state["seed"],
-                   diagonal=state["diagonal"], mean_rate=state["mean_rate"],
-                   mirrored=state["mirrored"])
+        self = cls(
+            state["mean"],
+            state["sigma"],
+            state["population"],
+            state["seed"],
+            diagonal=state["diagonal"],
+            mean_rate=state["mean_rate"],
+            mirrored=state["mirrored"],
+        )
         es = self._es
         es.countiter = int(state["generation"])
         es.timer = ElapsedWCTime()  # cma makes its own only in generation 0
@@ -191,6 +230,7 @@ class Evolution:
 
 def _checked(state: Mapping[str, ArrayLike]) -> dict[str, NDArray]:
     """Fresh arrays from `state`, once names, types, shapes and signs are right; else ValueError."""
+
     def need(holds: bool, sentence: str) -> None:
         if not holds:
             raise ValueError(f"malformed state of an evolution: {sentence}")
@@ -214,8 +254,10 @@ def _checked(state: Mapping[str, ArrayLike]) -> dict[str, NDArray]:
     else:
         checked |= {name: take(name, shape * 2) for name in ("covariance", "axes")}
         checked["decomposed"] = take("decomposed", (), np.int64)
-        need(0 <= checked["decomposed"] <= checked["generation"],
-             "decomposed is not one of the generations so far")
+        need(
+            0 <= checked["decomposed"] <= checked["generation"],
+            "decomposed is not one of the generations so far",
+        )
         positive["lengths"] = take("lengths", shape)
         positive["diagonal of the covariance"] = np.diag(checked["covariance"])
     for name, value in positive.items():
