@@ -48,7 +48,9 @@ FLAGS = {
     6: {"episodes": 2, "first_seed": 6, "controller": "straight_on", "workers": 0},
 }  # fmt: skip
 EPISODES = ["autopilot_100000.npz", "autopilot_100001.npz", "random_1100000.npz"]
-IMITATION = FLAGS[5] | {"start": "imitation", "rounds": 2, "laps": 1, "generations": 1}
+IMITATION = FLAGS[5] | {
+    "start": "imitation", "rounds": 2, "laps": 1, "generations": 0, "select_tracks": 0
+}  # fmt: skip
 DREAMED = 20  # frames, in these tests
 
 
@@ -522,15 +524,16 @@ def test_06_films_the_best_lap_to_its_end(finished):
     assert f"track {best['seed']}, score {best['score']:.1f}" in finished.said[6]
 
 
-@pytest.mark.parametrize("workers", [1, 2, pytest.param(72, marks=pytest.mark.slow)])
-def test_06_scores_are_the_same_for_any_number_of_workers(project, workers):
-    flags = {"episodes": 4, "first_seed": 6, "env_id": FAST_ID, "film": "none"}
-    reports = []
-    for count in (0, workers):
-        tiny.stage(6, **flags, workers=count, name=f"by_{count}")
-        reports.append(load_report(project / "checkpoints" / "results" / f"by_{count}.json"))
-    assert reports[0]["per_episode"] == reports[1]["per_episode"]
-    assert len({episode["score"] for episode in reports[0]["per_episode"]}) == 4
+@pytest.mark.parametrize("counts", [(0, 1, 2), pytest.param((0, 72), marks=pytest.mark.slow)])
+def test_06_scores_are_the_same_for_any_number_of_workers(project, counts):
+    flags = {"episodes": 4, "first_seed": 6, "controller": "straight_on", "env_id": FAST_ID}
+    scores = []
+    for count in counts:
+        tiny.stage(6, **flags, film="none", workers=count, name=f"by_{count}")
+        report = load_report(project / "checkpoints" / "results" / f"by_{count}.json")
+        scores.append(report["per_episode"])
+    assert all(score == scores[0] for score in scores)
+    assert len({episode["score"] for episode in scores[0]}) == 4
 
 
 def test_06_lets_other_drivers_race(project):
@@ -640,7 +643,7 @@ def test_all_stages_from_an_empty_folder(tmp_path):
         2: {"epochs": 1, "batch": 64},
         3: {},
         4: {"epochs": 2},
-        5: {"generations": 1, "population": 6, "tracks": 1, "select_tracks": 2, "rounds": 3,
+        5: {"generations": 1, "population": 6, "tracks": 1, "select_tracks": 1, "rounds": 2,
             "laps": 2},
         6: {"episodes": 1},
     }  # fmt: skip
@@ -660,7 +663,7 @@ def test_all_stages_from_an_empty_folder(tmp_path):
         f"data/{kind}/{driver}.npz" for kind in ("rollouts", "latents")
         for driver in ("autopilot_100000", "autopilot_100001", "autopilot_100002",
                        "random_1100000")
-    } | {f"data/imitation/controller/round_{i:03d}.npz" for i in range(3)} == made  # fmt: skip
+    } | {f"data/imitation/controller/round_{i:03d}.npz" for i in range(2)} == made  # fmt: skip
 
     agent = load_agent(tmp_path / "checkpoints")
     assert agent.parameters.shape == (867,)
@@ -677,4 +680,4 @@ def test_all_stages_from_an_empty_folder(tmp_path):
         picture(tmp_path / "checkpoints" / f"{name}.png")
     _, learned = load_latents(tmp_path / "data" / "latents" / "autopilot_100000.npz")
     assert learned["mu"].shape[1] == 32
-    assert learned["mu"].std() > 0.1
+    assert learned["mu"].std() > 0.01

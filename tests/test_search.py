@@ -214,6 +214,7 @@ def test_the_last_measurement_has_a_row_of_its_own(tmp_path):
     assert (row["generation"], row["select_mean"], row["select_sd"]) == (1, 10.0, 0.0)
     assert row["frames"] == 2400 + 400
     assert "mean" not in row
+    assert (resume(tmp_path).measured_at, resume(tmp_path).best_score) == (1, 10.0)
     assert "selection 10.0" in search.status(row)
 
 

@@ -13,7 +13,11 @@ from utils.evaluation import load_report
 from utils.networks import load_agent
 
 ROOT = Path(__file__).resolve().parent.parent
-REPORTS = sorted((ROOT / "checkpoints" / "results").glob("*.json"))
+REPORTS = sorted(
+    path
+    for path in (ROOT / "checkpoints" / "results").glob("*.json")
+    if path.stem != "latest"  # the user's own
+)
 
 
 def shipped_files() -> list[Path]:
