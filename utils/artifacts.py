@@ -92,7 +92,7 @@ def save_arrays(
     members = {HEADER: json.dumps(header).encode()}
     for name, array in arrays.items():
         buffer = io.BytesIO()
-        np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+        np.lib.format.write_array(buffer, np.asarray(array, order="C"), allow_pickle=False)
         members[f"{name}.npy"] = buffer.getbuffer()
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, data in members.items():
