@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from utils.command_line import UserError
-from utils.workers import OneAtATime, Workers
+from utils.workers import DEATHS_PER_JOB, OneAtATime, Workers
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60.0  # seconds until a test gives up waiting for something that should happen
@@ -330,7 +330,7 @@ def test_the_time_of_a_job_begins_when_the_handler_is_built():
 def test_a_job_that_always_kills_is_given_up():
     with pool(2, always_die_on_three) as workers, pytest.raises(UserError, match="Job 3 "):
         workers.run(range(10))
-    assert workers.restarts == 3
+    assert workers.restarts == DEATHS_PER_JOB
 
 
 def test_deaths_with_results_between_them_go_on(tmp_path):
