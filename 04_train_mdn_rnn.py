@@ -5,7 +5,7 @@ Writes   checkpoints/mdn_rnn.pt
          checkpoints/mdn_rnn.csv and mdn_rnn.png (the learning curves)
          checkpoints/dream.mp4: a real drive beside M's dream of it, from the same first second
          and the same actions
-Time     about 8 minutes on two cores
+Time     about 3 minutes on two cores
 Run      python 04_train_mdn_rnn.py
 
 Stopped, it goes on from the last finished epoch when run again.

@@ -5,7 +5,7 @@ Writes   checkpoints/NAME.pt, the best mean of the search distribution so far
          checkpoints/NAME.csv and NAME.png (the learning curve)
          checkpoints/NAME_evolution.npz (the whole state of the evolution)
          data/imitation/NAME/*.npz (finished rounds of the imitation)
-Time     about 1 hour on two cores
+Time     about 25 minutes on two cores
 Run      python 05_train_controller.py
          python 05_train_controller.py --start zeros --sigma 0.1 --name zeros   (as in the paper)
 

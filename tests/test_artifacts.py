@@ -25,8 +25,9 @@ def test_arrays_come_back_as_they_were(tmp_path):
     mark = artifacts.save_arrays(path, "thing", arrays(), made_from={"v": "1"})
     header, found = artifacts.load_arrays(path, "thing", "make it")
     assert header == {"kind": "thing", "made_from": {"v": "1"}, "fingerprint": mark}
-    assert all(np.array_equal(found[k], v) and (found[k].dtype, found[k].shape) == (v.dtype, v.shape)
-               for k, v in arrays().items())  # fmt: skip
+    for name, array in arrays().items():
+        assert np.array_equal(found[name], array)
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
     assert artifacts.load_header(path, "thing", "make it") == header
 
 
