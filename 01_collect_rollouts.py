@@ -67,7 +67,10 @@ def main(argv: list[str] | None = None) -> None:
     frames = 0
     with (
         tqdm(total=len(missing), desc="collecting", unit="episode", disable=not missing) as bar,
-        Workers(s.WORKERS if missing else 0, OneAtATime, {"function": Collector()}) as workers,
+        Workers(
+            min(s.WORKERS, len(missing)), OneAtATime, {"function": Collector()},
+            preload=["utils.collection"],
+        ) as workers,  # fmt: skip
     ):
 
         def note(index: int, row: dict) -> None:

@@ -52,7 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     with (
         tqdm(total=len(missing), desc="encoding", unit="episode", disable=not missing) as bar,
         Workers(
-            s.WORKERS if missing else 0, OneAtATime, {"function": encode, "vae": vae}
+            min(s.WORKERS, len(missing)), OneAtATime, {"function": encode, "vae": vae},
+            preload=["utils.encoding"],
         ) as workers,
     ):
 

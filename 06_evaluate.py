@@ -76,12 +76,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _workers(s, agent: TrainedAgent | None) -> Workers:
+    workers = min(s.WORKERS, s.EPISODES)
     if agent is None:
         settings = {"line_offset": s.LINE_OFFSET, "grip": s.GRIP}
         races = DriverRaces(s.DRIVER, settings if s.DRIVER == "autopilot" else {}, s.ENV_ID)
-        return Workers(s.WORKERS, OneAtATime, {"function": races}, preload=["utils.drivers"])
+        return Workers(workers, OneAtATime, {"function": races}, preload=["utils.drivers"])
     setup = {"env_id": s.ENV_ID, "vae": agent.vae, "rnn": agent.rnn}
-    return Workers(s.WORKERS, Races, setup, slots=ROWS, preload=["utils.drivers"])
+    return Workers(workers, Races, setup, slots=ROWS, preload=["utils.drivers"])
 
 
 if __name__ == "__main__":
