@@ -1,6 +1,6 @@
 """Stage 04: train M, which remembers the drive and dreams how it goes on.
 
-Reads    data/latents/*.npz, checkpoints/vae.pt (and a rollout, for the film)
+Reads    data/latents/*.npz, checkpoints/vae.pt (and the headers of the rollouts, if there)
 Writes   checkpoints/mdn_rnn.pt
          checkpoints/mdn_rnn.csv and mdn_rnn.png (the learning curves)
          checkpoints/dream.mp4: a real drive beside M's dream of it, from the same first second
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     _measure_features(rnn, learned)
     save_network(target, "M", rnn, made_from)
     training.finish()
-    dream_film(pictures / "dream.mp4", vae, rnn, paths[::20], s.ROLLOUTS, s.TEMPERATURE)
+    dream_film(pictures / "dream.mp4", vae, rnn, paths[::20], s.TEMPERATURE)
     print(f"{target} saved; next: python 05_train_controller.py")
 
 

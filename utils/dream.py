@@ -36,9 +36,7 @@ def dream(
     return torch.stack(latents).numpy()
 
 
-def dream_film(
-    path: Path, vae: VAE, rnn: MDNRNN, latents: list[Path], rollouts: str, temperature: float
-) -> None:
+def dream_film(path: Path, vae: VAE, rnn: MDNRNN, latents: list[Path], temperature: float) -> None:
     """Film the longest tidy drive among `latents` beside M's dream of it, both decoded by V."""
     drives = [load_latents(p) for p in latents]
     _, arrays = max(drives, key=lambda d: (d[0].get("driver") == "autopilot", d[1]["reward"].sum()))
