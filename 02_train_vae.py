@@ -31,7 +31,7 @@ from utils.training import Training
 LATENT_DIM = 32  # length of z, as in the paper; change it and run all stages from here
 EPOCHS = 4  # times that every frame is seen; a fifth would lower the error by 2 %
 BATCH = 128  # frames a step
-LEARNING_RATE = 1e-3  # falls to 2 % of it along a cosine; the paper's constant 1e-4 is slower
+LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine; the paper's constant 1e-4 is slower
 KL_TOLERANCE = 0.5  # nats per latent dimension that are free of charge, as in the paper
 POOL = 24  # episodes in memory at a time, about 250 MB, and as many again being read
 SEED = 1  # of the initial weights and of every shuffle

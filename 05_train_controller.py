@@ -35,7 +35,7 @@ from utils.workers import Workers
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
 START = "imitation"  # "zeros" is the paper's; "imitation" first copies the autopilot
-GENERATIONS = 12  # more go on from where the last run ended
+GENERATIONS = 20  # more go on from where the last run ended
 POPULATION = 48  # candidates a generation
 TRACKS = 6  # races of each candidate; all drive the same ones, new ones each generation
 SIGMA = 0.002  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation

@@ -34,14 +34,13 @@ import frames
 import gymnasium as gym
 import numpy as np
 import torch
-import torch.nn.functional as F
 from gymnasium.envs.box2d.car_racing import CarRacing
 from torch import nn
 
 from models.controller import pack, squash, unpack
 from models.inference import ROWS, Encoder, Memory
 from models.mdn_rnn import MDNRNN
-from models.vae import VAE, to_floats
+from models.vae import VAE, sample, to_floats
 from utils import driving, seeds
 from utils.artifacts import save_json
 from utils.collection import Collector, plan
@@ -96,7 +95,7 @@ class Effort(NamedTuple):
     races: int  # that the workers share out
     patience: int  # in these races
     frame_batch: int  # of V's training, at most
-    frame_batches: int | None  # of it in a turn; None is all recorded frames
+    frame_batches: int  # of it in a turn
     paper_batches: int  # the same for the paper's networks
     episode_batch: int  # of M's training, at most
     cores: int  # that training uses
@@ -104,7 +103,7 @@ class Effort(NamedTuple):
 
 THOROUGH = Effort(
     episodes=4, frames=1000, compared=(15, 280), physics=(24, 400), turns=3, advances=700,
-    races=32, patience=PATIENCE, frame_batch=10_000, frame_batches=None, paper_batches=2,
+    races=32, patience=PATIENCE, frame_batch=10_000, frame_batches=15, paper_batches=3,
     episode_batch=1000, cores=os.cpu_count(),
 )  # fmt: skip
 QUICK = Effort(
@@ -123,30 +122,36 @@ class Networks(NamedTuple):
     trained: bool
 
 
-class PaperVAE(VAE):
+class PaperVAE(nn.Module):
     """The networks of World Models (2018), appendix A.1, plainly in PyTorch."""
 
     def __init__(self, latent_dim: int = 32) -> None:
-        super().__init__(latent_dim)
-        self.expand = nn.Linear(latent_dim, 1024)
-        self.deconvolutions = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, kernel, stride=2)
-            for a, b, kernel in ((1024, 128, 5), (128, 64, 5), (64, 32, 6), (32, 3, 6))
-        )
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 32, 4, stride=2), nn.ReLU(),
+            nn.Conv2d(32, 64, 4, stride=2), nn.ReLU(),
+            nn.Conv2d(64, 128, 4, stride=2), nn.ReLU(),
+            nn.Conv2d(128, 256, 4, stride=2), nn.ReLU(), nn.Flatten(),
+        )  # fmt: skip
+        self.mu = nn.Linear(1024, latent_dim)
+        self.logvar = nn.Linear(1024, latent_dim)
+        self.decoder = nn.Sequential(
+            nn.Linear(latent_dim, 1024), nn.Unflatten(1, (1024, 1, 1)),
+            nn.ConvTranspose2d(1024, 128, 5, stride=2), nn.ReLU(),
+            nn.ConvTranspose2d(128, 64, 5, stride=2), nn.ReLU(),
+            nn.ConvTranspose2d(64, 32, 6, stride=2), nn.ReLU(),
+            nn.ConvTranspose2d(32, 3, 6, stride=2), nn.Sigmoid(),
+        )  # fmt: skip
 
-    def encode(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x = to_floats(frames).contiguous()
-        for convolution in self.convolutions:
-            x = F.relu(convolution(x))
-        x = x.flatten(1)
-        return self.mu(x), self.logvar(x)
-
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
-        x = self.expand(z)[:, :, None, None]
-        *hidden, last = self.deconvolutions
-        for deconvolution in hidden:
-            x = F.relu(deconvolution(x))
-        return torch.sigmoid(last(x))
+    def loss(self, frames: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Squared error plus KL, as stage 02's; frames (B, 64, 64, 3) uint8."""
+        images = to_floats(frames).contiguous()
+        x = self.encoder(images)
+        mu, logvar = self.mu(x), self.logvar(x)
+        decoded = self.decoder(sample(mu, logvar))
+        reconstruction = (decoded - images).square().sum((1, 2, 3)).mean()
+        kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1).mean()
+        return reconstruction + kl, {"reconstruction": reconstruction, "kl": kl}
 
 
 # ---- measuring and printing ----
@@ -576,17 +581,15 @@ def measure_vae_training(rollouts: list[Path], effort: Effort, folder: Path) -> 
     rng = np.random.default_rng(0)
     batch = min(stage.BATCH, effort.frame_batch)
 
-    def read() -> Iterator[np.ndarray]:
-        return batches_of_frames(rollouts, batch, 2, rng, stage.WORKERS)
-
-    kept = next(read())
+    endless = itertools.chain.from_iterable(
+        batches_of_frames(rollouts * 16, batch, 4, rng, stage.WORKERS) for _ in itertools.count()
+    )
+    kept = next(endless)
 
     def train_ours(turn: int) -> int:
-        count = 0
-        for pixels in itertools.islice(read(), effort.frame_batches):
+        for pixels in itertools.islice(endless, effort.frame_batches):
             ours_training.step(*stage._loss(ours, pixels, stage.KL_TOLERANCE), done=0.0)
-            count += batch
-        return count
+        return effort.frame_batches * batch
 
     def train_paper(turn: int) -> int:
         for _ in range(effort.paper_batches):
@@ -596,7 +599,7 @@ def measure_vae_training(rollouts: list[Path], effort: Effort, folder: Path) -> 
     with threads(effort.cores):
         names = "02: V as trained here", "    the paper's networks in plain float32"
         contenders = dict(zip(names, (train_ours, train_paper), strict=True))
-        rates = take_turns(contenders, effort.turns, time.perf_counter)
+        rates = take_turns(contenders, 3 * effort.turns, time.perf_counter)
     speed_lines(rates, names[1])
     return {
         "vae_training_frames_per_s": rates.of(names[0]),

@@ -124,9 +124,9 @@ def load_arrays(
             if member.filename != HEADER:
                 if member.file_size > MOST_BYTES:
                     raise ValueError("it claims an impossible size")
-                data = io.BytesIO(archive.read(member))
                 name = member.filename.removesuffix(".npy")
-                arrays[name] = np.lib.format.read_array(data, allow_pickle=False)
+                with archive.open(member) as data:
+                    arrays[name] = np.lib.format.read_array(data, allow_pickle=False)
         claimed = header.pop("fingerprint")
         if fingerprint({**arrays, "header": header}) != claimed:
             raise ValueError("its contents are not those that were written")
