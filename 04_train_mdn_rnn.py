@@ -33,7 +33,7 @@ from utils.training import CLIP, Training
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 HIDDEN = 256  # units of the LSTM, as in the paper; h has this length
 MIXTURES = 5  # Gaussians for every dimension of z, as in the paper
-EPOCHS = 24  # times that every episode is seen; z is drawn anew each time
+EPOCHS = 24  # times that every episode is seen, z drawn anew; 0 leaves M as random as it begins
 BATCH = 16  # episodes side by side
 LENGTH = 100  # frames through which the gradient flows back: two seconds
 LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine
@@ -50,7 +50,7 @@ CHECKPOINTS = "checkpoints"  # where V is and M goes
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        HIDDEN=whole(1, 8192), MIXTURES=whole(1, 100), EPOCHS=whole(1), BATCH=whole(1),
+        HIDDEN=whole(1, 8192), MIXTURES=whole(1, 100), EPOCHS=whole(), BATCH=whole(1),
         LENGTH=whole(1), LEARNING_RATE=number(0, 1), TEMPERATURE=number(0, 10), SEED=whole(),
         WORKERS=whole(), THREADS=whole(1), LATENTS=folder(), ROLLOUTS=folder(),
         CHECKPOINTS=folder(),

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from models.controller import parameter_count
 from models.inference import ROWS
+from models.mdn_rnn import MDNRNN
 from utils import seeds
 from utils.artifacts import sweep
 from utils.command_line import choice, folder, number, run, settings, whole, word
@@ -35,9 +36,10 @@ from utils.workers import Workers
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
 START = "imitation"  # "zeros" is the paper's; "imitation" first copies the autopilot
+FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is worth
 GENERATIONS = 20  # more go on from where the last run ended
 POPULATION = 48  # candidates a generation
-TRACKS = 6  # races of each candidate; all drive the same ones, new ones each generation
+TRACKS = 6  # races of each candidate, the same for all, new ones each generation; may be raised
 SIGMA = 0.002  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
 PATIENCE = 100  # frames without a new tile after which a training race is given up
 SELECT_TRACKS = 100  # selection seeds on which the distribution's mean is measured
@@ -58,8 +60,9 @@ NAME = "controller"  # of this run: its files begin with it
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        START=choice("imitation", "zeros"), GENERATIONS=whole(), POPULATION=whole(6),
-        TRACKS=whole(1), SIGMA=number(1e-9, 10), PATIENCE=whole(1),
+        START=choice("imitation", "zeros"), FEATURES=choice("zh", "z", "h"),
+        GENERATIONS=whole(), POPULATION=whole(6),
+        TRACKS=whole(1, seeds.EVOLUTION_TRACKS), SIGMA=number(1e-9, 10), PATIENCE=whole(1),
         SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1), ROUNDS=whole(1),
         LAPS=whole(1), TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1), SEED=whole(),
         ENV_ID=choice(*ENV_IDS), WORKERS=whole(), CHECKPOINTS=folder(), IMITATION=folder(),
@@ -68,8 +71,8 @@ def main(argv: list[str] | None = None) -> None:
     vae, vae_header = load_vae(s.CHECKPOINTS)
     rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
     sweep(s.CHECKPOINTS)
-    scale = rnn.feature_mean.numpy(), rnn.feature_sd.numpy()
-    decisive = ["START", "POPULATION", "TRACKS", "SIGMA", "PATIENCE", "SEED", "ENV_ID"]
+    scale = _scale(rnn, s.FEATURES)
+    decisive = ["START", "FEATURES", "POPULATION", "SIGMA", "PATIENCE", "SEED", "ENV_ID"]
     if s.START == "imitation":
         decisive += ["ROUNDS", "LAPS", "TEACHER_LINE", "TEACHER_GRIP"]
     made_from = {"vae": vae_header["fingerprint"], "rnn": rnn_header["fingerprint"]}
@@ -94,6 +97,17 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{search.summary()}; next: python 06_evaluate.py")
 
 
+def _scale(rnn: MDNRNN, features: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sd of the features; what C may not read is scaled to nothing."""
+    mean, sd = rnn.feature_mean.numpy(), rnn.feature_sd.numpy().copy()
+    latent_dim = rnn.sizes["latent_dim"]
+    if "z" not in features:
+        sd[:latent_dim] = np.inf
+    if "h" not in features:
+        sd[latent_dim:] = np.inf
+    return mean, sd
+
+
 def _imitate(s, workers: Workers, scale: tuple, made_from: dict) -> tuple[np.ndarray, int, float]:
     clock = Clock(0, s.ROUNDS)
 
@@ -106,7 +120,7 @@ def _imitate(s, workers: Workers, scale: tuple, made_from: dict) -> tuple[np.nda
         )
 
     teacher = {"line_offset": s.TEACHER_LINE, "grip": s.TEACHER_GRIP}
-    origin = {name: made_from[name] for name in ("vae", "rnn", "LAPS", "ENV_ID")}
+    origin = {name: made_from[name] for name in ("vae", "rnn", "FEATURES", "LAPS", "ENV_ID")}
     return imitate(
         workers, scale, teacher, s.ROUNDS, s.LAPS, {**origin, **teacher},
         Path(s.IMITATION) / s.NAME, report,

@@ -34,6 +34,7 @@ DRIVER = "agent"  # or "autopilot" or "random", to compare with
 LINE_OFFSET = 2.5  # units off the centre line that the autopilot's line may take
 GRIP = 0.94  # share of the road's grip that the autopilot uses
 CONTROLLER = "controller"  # which C drives: checkpoints/CONTROLLER.pt
+LOOK_EVERY = 1  # frames from one look of V to the next; 2 is an eye of 25 frames a second
 NAME = "latest"  # of the report
 FILM = "best_lap.mp4"  # the best race; "none" leaves it out
 WORKERS = os.cpu_count()  # processes; 0 drives in this one; the scores are the same for any
@@ -47,11 +48,12 @@ def main(argv: list[str] | None = None) -> None:
         EPISODES=whole(1), FIRST_SEED=whole(), ENV_ID=choice(*ENV_IDS),
         DRIVER=choice("agent", *DRIVERS),
         LINE_OFFSET=number(0, 5.5), GRIP=number(0.05, 1), CONTROLLER=word(),
-        NAME=word(), FILM=word(), WORKERS=whole(), CHECKPOINTS=folder(),
+        LOOK_EVERY=whole(1, 1000), NAME=word(), FILM=word(), WORKERS=whole(), CHECKPOINTS=folder(),
     )  # fmt: skip
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None
     parameters = agent.parameters if agent else np.zeros(0)
-    races = [Race(s.FIRST_SEED + i, parameters, trace=True) for i in range(s.EPISODES)]
+    seeds = range(s.FIRST_SEED, s.FIRST_SEED + s.EPISODES)
+    races = [Race(seed, parameters, trace=True, look_every=s.LOOK_EVERY) for seed in seeds]
 
     start = time.monotonic()
     with (
@@ -61,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
         laps = workers.run(races, on_result=lambda *_: bar.update())
         cpu = workers.cpu_seconds
     report = Path(s.CHECKPOINTS) / "results" / f"{s.NAME}.json"
-    made_from = {"env_id": s.ENV_ID, "driver": s.DRIVER, **(agent.origin if agent else {})}
+    made_from = {"env_id": s.ENV_ID, "driver": s.DRIVER}
+    made_from |= {**agent.origin, "look_every": s.LOOK_EVERY} if agent else {}
     save_report(report, laps, made_from, time.monotonic() - start, cpu)
     picture_worst(report.with_suffix(".png"), laps)
     print(f"{sentence(laps)}; every race is in {report}")
@@ -69,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     if agent and s.FILM != "none":
         best = max(laps, key=lambda lap: lap.score)
         try:
-            film(Path(s.FILM), s.ENV_ID, agent, best)
+            film(Path(s.FILM), s.ENV_ID, agent, best, s.LOOK_EVERY)
         except (OSError, UserError) as error:
             raise UserError(f"no film: {error} The scores are safe in {report}.") from error
         print(f"{s.FILM} shows the best one: track {best.seed}, score {best.score:.1f}")

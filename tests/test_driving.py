@@ -12,7 +12,7 @@ from models.controller import pack, squash, unpack
 from models.inference import ROWS
 from utils.autopilot import Autopilot
 from utils.drivers import DriverRaces
-from utils.driving import FRAME_COST, Race, Races
+from utils.driving import FRAME_COST, Agent, Race, Races
 from utils.envs import FAST_ID, MAX_FRAMES, STOCK_ID, make_env, shrink
 from utils.workers import Workers
 
@@ -91,6 +91,24 @@ def test_the_number_of_workers_does_not_matter(reference, workers, threads):
     finally:
         torch.set_num_threads(before)
     assert [facts(lap) for lap in found[::-1]] == reference
+
+
+def test_between_two_looks_z_stays_as_it_was():
+    seldom, always = (Agent(*tiny.networks()) for _ in range(2))
+    for row, every in enumerate((1, 2, 3)):
+        seldom.begin(row, tiny.lively(row), look_every=every)
+        always.begin(row, tiny.lively(row))
+    rng = np.random.default_rng(0)
+    seen, kept = [], []
+    for _ in range(7):
+        seldom.frames[:] = always.frames[:] = rng.integers(0, 256, always.frames.shape)
+        for agent, rows in ((always, seen), (seldom, kept)):
+            agent.remember(agent.decide())
+            rows.append(agent.features[:3, : tiny.LATENT_DIM].copy())
+    for t, rows in enumerate(kept):
+        for row, every in enumerate((1, 2, 3)):
+            assert np.array_equal(rows[row], seen[t - t % every][row])
+    assert not np.array_equal(seen[0], seen[1])
 
 
 # Against a plain loop

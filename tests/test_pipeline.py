@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -15,7 +16,9 @@ import pytest
 import tiny
 import torch
 
+from models.controller import unpack
 from models.inference import ROWS, Encoder, Memory
+from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 from utils import seeds
 from utils.artifacts import load_header
@@ -381,6 +384,17 @@ def test_04_does_not_train_twice_on_the_same(project):
     assert contents(project) == before
 
 
+def test_04_without_epochs_leaves_m_as_random_as_it_begins(project):
+    Path("checkpoints/mdn_rnn.pt").unlink()
+    tiny.stage(4, **FLAGS[4] | {"epochs": 0, "seed": 5})
+    rnn, header = load_rnn("checkpoints", load_vae("checkpoints")[1]["fingerprint"])
+    torch.manual_seed(5)
+    random = MDNRNN(**header["sizes"])
+    for name, weight in random.named_parameters():
+        assert torch.equal(rnn.get_parameter(name), weight)
+    assert (rnn.feature_sd != 1).all()  # it is measured all the same
+
+
 # 05 evolve C
 
 
@@ -429,6 +443,16 @@ def test_05_resumes_and_says_so(project):
     after = read_log("checkpoints/controller.csv")
     assert after[:3] == before
     assert [row["generation"] for row in after] == [0, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize(("features", "unread"), [("z", slice(4, None)), ("h", slice(4))])
+@pytest.mark.parametrize("start", ["zeros", "imitation"])
+def test_05_leaves_out_the_features_that_c_may_not_read(project, features, unread, start):
+    flags = IMITATION | {"start": start, "features": features, "name": features}
+    tiny.stage(5, **flags | {"generations": 1})
+    weights, _ = unpack(load_agent("checkpoints", features).parameters)
+    assert weights.any()
+    assert not weights[:, unread].any()
 
 
 def test_05_refuses_the_evolution_of_other_settings_and_keeps_it(project):

@@ -98,13 +98,23 @@ def test_all_candidates_drive_the_same_tracks_and_every_generation_new_ones(tmp_
     asked = search.evolution.ask()
     advance(search, hill, 2)
     for generation, races in enumerate(hill.runs):
-        first = seeds.EVOLUTION + 3 * generation
+        first = seeds.EVOLUTION + seeds.EVOLUTION_TRACKS * generation
         assert [race.seed for race in races] == [first, first + 1, first + 2] * 8
         assert {race.patience for race in races} == {50}
         assert not set(seeds.SELECT) & {race.seed for race in races}
     for i, race in enumerate(hill.runs[0]):
         assert np.array_equal(race.parameters, plain(asked[i // 3]))
         assert race.parameters.dtype == np.float32
+
+
+def test_more_tracks_may_be_driven_as_the_search_converges(tmp_path):
+    search, hill = begin(tmp_path), Hill()
+    advance(search, hill, 1, tracks=3)
+    advance(resumed := resume(tmp_path), hill, 1, tracks=5)
+    few, many = ({race.seed for race in races} for races in hill.runs)
+    assert (len(few), len(many)) == (3, 5)
+    assert not few & many
+    assert [row["tracks"] for row in resumed.history] == [3, 5]
 
 
 def test_the_mean_is_measured_on_selection_seeds_to_the_end_before_the_first_generation(tmp_path):

@@ -29,6 +29,7 @@ class Race(NamedTuple):
     teacher: dict[str, Any] | None = None  # an autopilot's settings: record what it would do
     teacher_share: float = 0.0  # share of this race's stretches that the teacher itself drives
     trace: bool = False  # record where the car was
+    look_every: int = 1  # frames from one look of V to the next; between them z stays
 
 
 @dataclass
@@ -63,15 +64,22 @@ class Agent:
         self.features = np.zeros((ROWS, width), np.float32)  # [z, h]
         self._weights = np.zeros((ROWS, 3, width), np.float32)
         self._bias = np.zeros((ROWS, 3), np.float32)
+        self._z = torch.zeros(ROWS, vae.sizes["latent_dim"])
+        self._look_every = torch.ones(ROWS, dtype=torch.int64)
+        self._age = torch.zeros(ROWS, dtype=torch.int64)  # frames since the race began
 
-    def begin(self, row: int, parameters: np.ndarray) -> None:
+    def begin(self, row: int, parameters: np.ndarray, look_every: int = 1) -> None:
         """A new race in `row`: an empty memory and its own C."""
         self._memory.forget(row)
+        self._look_every[row], self._age[row] = look_every, 0
         self._weights[row], self._bias[row] = unpack(parameters.astype(np.float32))
 
     def decide(self) -> np.ndarray:
         """`frames` -> actions (ROWS, 3) float32; leaves [z, h] in `features`."""
-        self._z, _ = self._encoder.encode(torch.from_numpy(self.frames))
+        seen, _ = self._encoder.encode(torch.from_numpy(self.frames))
+        looks = self._age % self._look_every == 0
+        self._z = torch.where(looks[:, None], seen, self._z)
+        self._age += 1
         latent_dim = self._z.shape[1]
         self.features[:, :latent_dim] = self._z.numpy()
         self.features[:, latent_dim:] = self._memory.h.numpy()
@@ -104,7 +112,7 @@ class Races:
             self._envs[row] = make_env(self._env_id)
         seat = self._seats[row] = Seat(job_id, race, self._envs[row])
         self._agent.frames[row] = shrink(seat.obs)
-        self._agent.begin(row, race.parameters)
+        self._agent.begin(row, race.parameters, race.look_every)
 
     def advance(self) -> list[tuple[int, Lap]]:
         """One frame of every race; returns the laps that ended with it."""

@@ -97,22 +97,26 @@ def load_report(path: Path) -> dict[str, Any]:
     return load_json(path, "report", "run python 06_evaluate.py")
 
 
-def film(path: Path, env_id: str, trained: TrainedAgent, lap: Lap) -> None:
+def film(
+    path: Path, env_id: str, trained: TrainedAgent, lap: Lap, look_every: int = 1
+) -> None:
     """Drive `lap` once more, in front of a camera.
 
     Raises:
         UserError: the film cannot be written, or the race went otherwise than it did before.
     """
-    write_video(path, _filmed(env_id, trained, lap))
+    write_video(path, _filmed(env_id, trained, lap, look_every))
 
 
 @torch.inference_mode()
-def _filmed(env_id: str, trained: TrainedAgent, lap: Lap) -> Iterator[np.ndarray]:
+def _filmed(
+    env_id: str, trained: TrainedAgent, lap: Lap, look_every: int
+) -> Iterator[np.ndarray]:
     vae, rnn, parameters, _ = trained
     env = make_env(env_id, render_mode="rgb_array")
     car_env = env.unwrapped
     agent = Agent(vae, rnn)
-    agent.begin(0, parameters)
+    agent.begin(0, parameters, look_every)
     obs, _ = env.reset(seed=lap.seed)
     score, frames, over = 0.0, 0, False
     latent_dim = vae.sizes["latent_dim"]

@@ -18,7 +18,7 @@ from utils.progress import Meter, write_log
 from utils.workers import Workers
 
 COLUMNS = (
-    "generation", "frames", "mean", "best", "select_mean", "select_sd", "laps", "sigma",
+    "generation", "tracks", "frames", "mean", "best", "select_mean", "select_sd", "laps", "sigma",
     "core_hours", "seconds",
 )  # fmt: skip
 
@@ -100,7 +100,7 @@ class Search:
 
         Args:
             scale: mean and sd of the features, in whose units the distribution lives.
-            tracks: races of each candidate.
+            tracks: races of each candidate; may differ from generation to generation.
             patience: frames without a new tile after which a race is given up.
             select: seeds on which the mean is measured as well, driven to the end; may be empty.
         """
@@ -108,7 +108,7 @@ class Search:
         generation = self.evolution.generation
         candidates = self.evolution.ask()
         mean = self._plain(self.evolution.mean, scale)
-        first = seeds.EVOLUTION + generation * tracks
+        first = seeds.EVOLUTION + generation * seeds.EVOLUTION_TRACKS
         races = [
             Race(seed, parameters, patience)
             for parameters in self._plain(candidates, scale)
@@ -122,6 +122,7 @@ class Search:
         if self.best_score is None:  # nothing was ever measured: the latest has to do
             self.best = self._plain(self.evolution.mean, scale)
         population = {
+            "tracks": tracks,
             "mean": float(scores.mean()),
             "best": float(scores.max()),
             "laps": float(np.mean([lap.complete for lap in driven])),

@@ -8,3 +8,4 @@ TRAIN = range(100_000, 2_000_000_000)  # everything that is learned from
 ROLLOUTS = 100_000  # first track of stage 01
 IMITATION = 10_000_000  # first track of stage 05's imitation
 EVOLUTION = 100_000_000  # first track of stage 05's evolution
+EVOLUTION_TRACKS = 1_000  # of them belong to each generation, however many it drives
