@@ -11,16 +11,24 @@ Run it again to go on where it stopped, or to add episodes: what is there is kep
 """
 
 import os
+from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.artifacts import sweep
-from utils.collection import Collector, drive_by_keyboard, is_collected, plan
-from utils.command_line import choice, folder, number, run, settings, whole
+from utils.artifacts import demand_writable, load_header, sweep
+from utils.collection import (
+    COLUMNS,
+    MOST_EPISODES,
+    Collector,
+    drive_by_keyboard,
+    is_collected,
+    plan,
+)
+from utils.command_line import choice, folder, number, processes, run, settings, whole
 from utils.envs import ENV_IDS
 from utils.plots import contact_sheet
-from utils.progress import Log, read_log
-from utils.rollouts import episodes, load_rollout
+from utils.progress import write_log
+from utils.rollouts import COLLECT, episodes, load_rollout
 from utils.workers import OneAtATime, Workers
 
 # ---- constants: edit them here, or pass them as flags (--random-episodes 10) ----
@@ -40,17 +48,17 @@ ROLLOUTS = "data/rollouts"  # where the episodes go
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        AUTOPILOT_EPISODES=whole(), RANDOM_EPISODES=whole(), KEYBOARD_EPISODES=whole(),
-        NOISE=number(0, 1), DISTURBANCE=number(0, 1), LINE_OFFSET=number(0, 5.5),
-        SLOWEST=number(0.05, 0.94), ENV_ID=choice(*ENV_IDS), WORKERS=whole(), ROLLOUTS=folder(),
+        AUTOPILOT_EPISODES=whole(0, MOST_EPISODES), RANDOM_EPISODES=whole(0, MOST_EPISODES),
+        KEYBOARD_EPISODES=whole(), NOISE=number(0, 1), DISTURBANCE=number(0, 1),
+        LINE_OFFSET=number(0, 5.5), SLOWEST=number(0.05, 0.94), ENV_ID=choice(*ENV_IDS),
+        WORKERS=processes(), ROLLOUTS=folder(),
     )  # fmt: skip
-    sweep(s.ROLLOUTS)
-    log_path = s.ROLLOUTS.rstrip("/") + ".csv"
-    log = Log(log_path, rows=len(read_log(log_path)))
+    log, picture = (s.ROLLOUTS.rstrip("/") + suffix for suffix in (".csv", ".png"))
+    demand_writable(Path(s.ROLLOUTS) / "any.npz", log, picture)
+    sweep(Path(log).parent, Path(log).stem)
 
     if s.KEYBOARD_EPISODES:
         for row in drive_by_keyboard(s.ROLLOUTS, s.KEYBOARD_EPISODES):
-            log.add(row)
             print(f"track {row['seed']}: score {row['score']:.1f} in {row['frames']} frames")
 
     planned = plan(
@@ -76,15 +84,16 @@ def main(argv: list[str] | None = None) -> None:
         def note(index: int, row: dict) -> None:
             nonlocal frames
             frames += row["frames"]
-            log.add(row)
             bar.update()
             bar.set_postfix_str(f"{frames / bar.format_dict['elapsed']:,.0f} frames/s")
 
         workers.run(missing, on_result=note)
 
+    sweep(s.ROLLOUTS)
     paths = episodes(s.ROLLOUTS, "rollouts", "ask for at least one episode")
     samples = [load_rollout(path)[1]["obs"] for path in paths[:: max(1, len(paths) // 8)][:8]]
-    contact_sheet(s.ROLLOUTS.rstrip("/") + ".png", samples)
+    contact_sheet(picture, samples)
+    write_log(log, COLUMNS, [load_header(path, "rollout", COLLECT) for path in paths])
     print(f"{len(paths)} episodes in {s.ROLLOUTS}; next: python 02_train_vae.py")
 
 

@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from models.inference import arithmetic
 from models.vae import VAE, to_frames
-from utils.artifacts import sweep
-from utils.command_line import folder, number, run, settings, whole
-from utils.networks import is_made_from, save_network, vae_path
-from utils.plots import reconstructions, training_curves
+from utils.artifacts import demand_writable, sweep
+from utils.command_line import folder, number, processes, run, seed, settings, whole
+from utils.networks import save_network, vae_path
+from utils.plots import reconstructions
 from utils.rollouts import batches_of_frames, load_rollout, rollouts
-from utils.training import Training
+from utils.training import Training, is_trained, state_path
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 LATENT_DIM = 32  # length of z, as in the paper; change it and run all stages from here
@@ -46,22 +46,29 @@ def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
         LATENT_DIM=whole(1, 1024), EPOCHS=whole(1), BATCH=whole(1), LEARNING_RATE=number(0, 1),
-        KL_TOLERANCE=number(0), POOL=whole(1), SEED=whole(), WORKERS=whole(), THREADS=whole(1),
-        ROLLOUTS=folder(), CHECKPOINTS=folder(),
+        KL_TOLERANCE=number(0), POOL=whole(1), SEED=seed(), WORKERS=processes(),
+        THREADS=processes(1), ROLLOUTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
+    target = vae_path(s.CHECKPOINTS)
+    log, frames_picture = target.with_suffix(".csv"), target.with_name("vae_frames.png")
+    demand_writable(
+        target, log, log.with_suffix(".png"), frames_picture, state_path(s.CHECKPOINTS, "vae")
+    )
     sweep(s.CHECKPOINTS)
     paths, fingerprint = rollouts(s.ROLLOUTS)
     constants = ("LATENT_DIM", "EPOCHS", "BATCH", "LEARNING_RATE", "KL_TOLERANCE", "POOL", "SEED")
     made_from = {"rollouts": fingerprint, **{name: getattr(s, name) for name in constants}}
-    target = vae_path(s.CHECKPOINTS)
-    if is_made_from(target, "V", made_from):
+    if is_trained(target, "V", "vae", made_from):
         print(f"{target} is trained from these rollouts already; delete it to train again")
         return
 
     torch.set_num_threads(s.THREADS)
     torch.manual_seed(s.SEED)
     vae = VAE(s.LATENT_DIM).to(memory_format=torch.channels_last)
-    training = Training(vae, s.CHECKPOINTS, "vae", made_from, s.EPOCHS, s.LEARNING_RATE)
+    training = Training(
+        vae, s.CHECKPOINTS, "vae", made_from, s.EPOCHS, s.LEARNING_RATE,
+        title="V: error of a frame",
+    )  # fmt: skip
     held_out, learned = paths[::20], [p for i, p in enumerate(paths) if i % 20] or paths
     lengths = sum(len(load_rollout(path)[1]["obs"]) for path in learned[:8]) / len(learned[:8])
     steps = max(1, round(lengths * len(learned) / s.BATCH))
@@ -78,11 +85,10 @@ def main(argv: list[str] | None = None) -> None:
                 bar.set_postfix_str(training.summary())
         validation = _validate(vae, held_out, s.BATCH, s.KL_TOLERANCE)
         training.end_epoch(validation, time.monotonic() - start)
-        training_curves(Path(s.CHECKPOINTS) / "vae.png", training.log.rows, "V: error of a frame")
 
     save_network(target, "V", vae, made_from)
+    _picture(vae, held_out, frames_picture)
     training.finish()
-    _picture(vae, held_out, Path(s.CHECKPOINTS) / "vae_frames.png")
     print(f"{target} saved; next: python 03_encode_dataset.py")
 
 

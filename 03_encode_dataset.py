@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.artifacts import sweep
-from utils.command_line import folder, run, settings, whole
+from utils.artifacts import demand_writable, sweep
+from utils.command_line import folder, processes, run, settings
 from utils.encoding import Encoding, encode, is_encoded
 from utils.networks import load_vae
 from utils.plots import latent_distributions
@@ -34,11 +34,13 @@ CHECKPOINTS = "checkpoints"  # where V is
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        WORKERS=whole(), ROLLOUTS=folder(), LATENTS=folder(), CHECKPOINTS=folder(),
+        WORKERS=processes(), ROLLOUTS=folder(), LATENTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
+    picture = s.LATENTS.rstrip("/") + ".png"
+    demand_writable(Path(s.LATENTS) / "any.npz", picture)
     paths, _ = rollouts(s.ROLLOUTS)
     vae, header = load_vae(s.CHECKPOINTS)
-    sweep(s.LATENTS)
+    sweep(Path(picture).parent, Path(picture).stem)
     names = {path.name for path in paths}
     for orphan in [path for path in Path(s.LATENTS).glob("*.npz") if path.name not in names]:
         orphan.unlink()
@@ -65,9 +67,10 @@ def main(argv: list[str] | None = None) -> None:
 
         workers.run(missing, on_result=note)
 
+    sweep(s.LATENTS)
     arrays = [load_latents(Path(job.latents))[1] for job in jobs[:: max(1, len(jobs) // 20)]]
     mu, logvar = (np.concatenate([a[name] for a in arrays]) for name in ("mu", "logvar"))
-    latent_distributions(s.LATENTS.rstrip("/") + ".png", mu, logvar)
+    latent_distributions(picture, mu, logvar)
     print(f"{len(jobs)} episodes in {s.LATENTS}; next: python 04_train_mdn_rnn.py")
 
 

@@ -21,14 +21,13 @@ from tqdm import tqdm
 
 from models.mdn_rnn import MDNRNN
 from models.vae import sample
-from utils.artifacts import load_header, sweep
-from utils.command_line import UserError, folder, number, run, settings, whole
+from utils.artifacts import demand_writable, load_header, sweep
+from utils.command_line import UserError, folder, number, processes, run, seed, settings, whole
 from utils.dream import dream_film
-from utils.networks import is_made_from, load_vae, rnn_path, save_network
-from utils.plots import training_curves
+from utils.networks import load_vae, rnn_path, save_network
 from utils.rollouts import COLLECT, ENCODE, latents, load_latents
 from utils.sequences import Sequence, batches, load_sequences, pieces
-from utils.training import CLIP, Training
+from utils.training import CLIP, Training, is_trained, state_path
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 HIDDEN = 256  # units of the LSTM, as in the paper; h has this length
@@ -51,28 +50,26 @@ def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
         HIDDEN=whole(1, 8192), MIXTURES=whole(1, 100), EPOCHS=whole(), BATCH=whole(1),
-        LENGTH=whole(1), LEARNING_RATE=number(0, 1), TEMPERATURE=number(0, 10), SEED=whole(),
-        WORKERS=whole(), THREADS=whole(1), LATENTS=folder(), ROLLOUTS=folder(),
+        LENGTH=whole(1), LEARNING_RATE=number(0, 1), TEMPERATURE=number(0, 10), SEED=seed(),
+        WORKERS=processes(), THREADS=processes(1), LATENTS=folder(), ROLLOUTS=folder(),
         CHECKPOINTS=folder(),
     )  # fmt: skip
+    target = rnn_path(s.CHECKPOINTS)
+    log, film = target.with_suffix(".csv"), target.with_name("dream.mp4")
+    demand_writable(
+        target, log, log.with_suffix(".png"), film, state_path(s.CHECKPOINTS, "mdn_rnn")
+    )
     sweep(s.CHECKPOINTS)
     vae, vae_header = load_vae(s.CHECKPOINTS)
     paths, fingerprint = latents(s.LATENTS)
-    for path in paths:
-        header, _ = load_latents(path)
-        if header["made_from"]["vae"] != vae_header["fingerprint"]:
-            raise UserError(f"{path} was encoded by another V; {ENCODE}.")
-        rollout = Path(s.ROLLOUTS) / path.name
-        if rollout.exists() and _mark(rollout) != header["made_from"]["rollout"]:
-            raise UserError(f"{path} was encoded from another {rollout}; {ENCODE}.")
+    _demand_fresh(paths, vae_header, Path(s.ROLLOUTS))
     constants = ("HIDDEN", "MIXTURES", "EPOCHS", "BATCH", "LENGTH", "LEARNING_RATE", "SEED")
     made_from = {
         "vae": vae_header["fingerprint"],
         "latents": fingerprint,
         **{name: getattr(s, name) for name in constants},
     }
-    target = rnn_path(s.CHECKPOINTS)
-    if is_made_from(target, "M", made_from):
+    if is_trained(target, "M", "mdn_rnn", made_from):
         print(f"{target} is trained from these latents already; delete it to train again")
         return
 
@@ -80,10 +77,10 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(s.SEED)
     rnn = MDNRNN(vae_header["sizes"]["latent_dim"], hidden=s.HIDDEN, mixtures=s.MIXTURES)
     training = Training(
-        rnn, s.CHECKPOINTS, "mdn_rnn", made_from, s.EPOCHS, s.LEARNING_RATE, clip=CLIP
-    )
+        rnn, s.CHECKPOINTS, "mdn_rnn", made_from, s.EPOCHS, s.LEARNING_RATE, CLIP,
+        title="M: what comes next",
+    )  # fmt: skip
     sequences = load_sequences(paths, s.WORKERS)
-    pictures = Path(s.CHECKPOINTS)
     held_out = sequences[::20]
     learned = [q for i, q in enumerate(sequences) if i % 20] or sequences
 
@@ -97,13 +94,29 @@ def main(argv: list[str] | None = None) -> None:
         validation = _validate(rnn, held_out, s)
         bar.set_postfix({name: f"{value:.3f}" for name, value in validation.items()})
         training.end_epoch(validation, time.monotonic() - start)
-        training_curves(pictures / "mdn_rnn.png", training.log.rows, "M: what comes next")
 
     _measure_features(rnn, learned)
     save_network(target, "M", rnn, made_from)
+    dream_film(film, vae, rnn, paths[::20], s.TEMPERATURE)
     training.finish()
-    dream_film(pictures / "dream.mp4", vae, rnn, paths[::20], s.TEMPERATURE)
     print(f"{target} saved; next: python 05_train_controller.py")
+
+
+def _demand_fresh(paths: list[Path], vae: dict, rollouts: Path) -> None:
+    """Refuse latents that stage 03 would encode anew, or that are still to be encoded."""
+    for path in paths:
+        header, arrays = load_latents(path)
+        made_from = header["made_from"]
+        width = arrays["mu"].shape[1]
+        if made_from["vae"] != vae["fingerprint"] or width != vae["sizes"]["latent_dim"]:
+            raise UserError(f"{path} was encoded by another V; {ENCODE}.")
+        rollout = rollouts / path.name
+        if rollout.exists() and _mark(rollout) != made_from["rollout"]:
+            raise UserError(f"{path} was encoded from another {rollout}; {ENCODE}.")
+    encoded = {path.name for path in paths}
+    for rollout in sorted(rollouts.glob("*.npz")):
+        if rollout.name not in encoded and ".tmp." not in rollout.name:
+            raise UserError(f"{rollout} is not encoded yet; {ENCODE}.")
 
 
 def _mark(rollout: Path) -> str:

@@ -23,8 +23,8 @@ from models.controller import parameter_count
 from models.inference import ROWS
 from models.mdn_rnn import MDNRNN
 from utils import seeds
-from utils.artifacts import sweep
-from utils.command_line import choice, folder, number, run, settings, whole, word
+from utils.artifacts import demand_writable, sweep
+from utils.command_line import choice, folder, number, processes, run, seed, settings, whole, word
 from utils.driving import Races
 from utils.envs import ENV_IDS
 from utils.evolution import Evolution
@@ -61,16 +61,19 @@ def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
         START=choice("imitation", "zeros"), FEATURES=choice("zh", "z", "h"),
-        GENERATIONS=whole(), POPULATION=whole(6),
+        GENERATIONS=whole(0, 1_000_000), POPULATION=whole(6, 10_000),
         TRACKS=whole(1, seeds.EVOLUTION_TRACKS), SIGMA=number(1e-9, 10), PATIENCE=whole(1),
-        SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1), ROUNDS=whole(1),
-        LAPS=whole(1), TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1), SEED=whole(),
-        ENV_ID=choice(*ENV_IDS), WORKERS=whole(), CHECKPOINTS=folder(), IMITATION=folder(),
+        SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1),
+        ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5),
+        TEACHER_GRIP=number(0.05, 1), SEED=seed(), ENV_ID=choice(*ENV_IDS),
+        WORKERS=processes(), CHECKPOINTS=folder(), IMITATION=folder(),
         NAME=word(),
     )  # fmt: skip
     vae, vae_header = load_vae(s.CHECKPOINTS)
     rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
+    rounds = Path(s.IMITATION) / s.NAME
     sweep(s.CHECKPOINTS)
+    sweep(rounds)
     scale = _scale(rnn, s.FEATURES)
     decisive = ["START", "FEATURES", "POPULATION", "SIGMA", "PATIENCE", "SEED", "ENV_ID"]
     if s.START == "imitation":
@@ -78,7 +81,9 @@ def main(argv: list[str] | None = None) -> None:
     made_from = {"vae": vae_header["fingerprint"], "rnn": rnn_header["fingerprint"]}
     made_from |= {name: getattr(s, name) for name in decisive}
 
-    search = Search(s.CHECKPOINTS, s.NAME, made_from)
+    count = parameter_count(vae.sizes["latent_dim"], rnn.sizes["hidden"])
+    search = Search(s.CHECKPOINTS, s.NAME, made_from, count)
+    demand_writable(*search.files, rounds / "any.npz")
     with Workers(
         s.WORKERS, Races, {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
         slots=ROWS, preload=["utils.driving"],
@@ -88,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f"resuming at generation {generation} (delete {search.path} to start over)")
             search.publish()
         else:
-            start = np.zeros(parameter_count(vae.sizes["latent_dim"], rnn.sizes["hidden"]))
+            start = np.zeros(count)
             spent = (0, 0.0)
             if s.START == "imitation":
                 start, *spent = _imitate(s, workers, scale, made_from)

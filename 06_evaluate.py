@@ -11,19 +11,31 @@ Run      python 06_evaluate.py
 """
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from models.inference import ROWS
-from utils.command_line import UserError, choice, folder, number, run, settings, whole, word
+from utils.artifacts import demand_writable, sweep
+from utils.command_line import (
+    UserError,
+    choice,
+    folder,
+    number,
+    processes,
+    run,
+    seed,
+    settings,
+    whole,
+    word,
+)
 from utils.drivers import DRIVERS, DriverRaces
 from utils.driving import Race, Races
 from utils.envs import ENV_IDS
 from utils.evaluation import film, picture_worst, save_report, sentence
 from utils.networks import TrainedAgent, load_agent
+from utils.progress import Meter
 from utils.workers import OneAtATime, Workers
 
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----
@@ -45,27 +57,30 @@ CHECKPOINTS = "checkpoints"  # where V, M and C are and the report goes
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        EPISODES=whole(1), FIRST_SEED=whole(), ENV_ID=choice(*ENV_IDS),
+        EPISODES=whole(1, 1_000_000), FIRST_SEED=seed(), ENV_ID=choice(*ENV_IDS),
         DRIVER=choice("agent", *DRIVERS),
         LINE_OFFSET=number(0, 5.5), GRIP=number(0.05, 1), CONTROLLER=word(),
-        LOOK_EVERY=whole(1, 1000), NAME=word(), FILM=word(), WORKERS=whole(), CHECKPOINTS=folder(),
+        LOOK_EVERY=whole(1, 1000), NAME=word(), FILM=word(),
+        WORKERS=processes(), CHECKPOINTS=folder(),
     )  # fmt: skip
+    report = Path(s.CHECKPOINTS) / "results" / f"{s.NAME}.json"
+    demand_writable(report, report.with_suffix(".png"), s.FILM)
+    sweep(report.parent)
+    sweep(Path(s.FILM).parent, Path(s.FILM).stem)
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None
     parameters = agent.parameters if agent else np.zeros(0)
     seeds = range(s.FIRST_SEED, s.FIRST_SEED + s.EPISODES)
     races = [Race(seed, parameters, trace=True, look_every=s.LOOK_EVERY) for seed in seeds]
 
-    start = time.monotonic()
     with (
         tqdm(total=len(races), desc="racing", unit="race") as bar,
         _workers(s, agent) as workers,
     ):
+        meter = Meter(workers)
         laps = workers.run(races, on_result=lambda *_: bar.update())
-        cpu = workers.cpu_seconds
-    report = Path(s.CHECKPOINTS) / "results" / f"{s.NAME}.json"
     made_from = {"env_id": s.ENV_ID, "driver": s.DRIVER}
     made_from |= {**agent.origin, "look_every": s.LOOK_EVERY} if agent else {}
-    save_report(report, laps, made_from, time.monotonic() - start, cpu)
+    save_report(report, laps, made_from, meter.seconds, meter.processor_seconds)
     picture_worst(report.with_suffix(".png"), laps)
     print(f"{sentence(laps)}; every race is in {report}")
 

@@ -105,6 +105,22 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_could_not_be_written_is_refused_before_the_work(tmp_path):
+    (tmp_path / "x.csv").mkdir()
+    artifacts.demand_writable(tmp_path / "y.csv", tmp_path / "new" / "z.csv")
+    with pytest.raises(UserError, match=r"x\.csv is a folder .*move it away"):
+        artifacts.demand_writable(tmp_path / "y.csv", tmp_path / "x.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
+
+
+def test_a_tensor_that_claims_more_memory_than_its_file_is_refused(tmp_path):
+    path = tmp_path / "x.pt"
+    claim = torch.zeros(1).expand(1 << 40)
+    torch.save({"kind": "V", "weights": {"w": claim}, "fingerprint": ""}, path)
+    with pytest.raises(UserError, match=r"x\.pt .*impossible size"):
+        artifacts.load_tensors(path, "V", "make it")
+
+
 def test_sweep_removes_what_dead_writers_left(tmp_path):
     dead, alive = tmp_path / "x.tmp.999999999.npz", tmp_path / f"y.tmp.{os.getpid()}.npz"
     dead.touch()

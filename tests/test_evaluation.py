@@ -156,7 +156,7 @@ def test_a_race_that_goes_otherwise_than_reported_is_not_filmed(agent, lap, monk
     monkeypatch.setattr(evaluation, "race_frame", lambda *_: None)
     reported = Lap(**{**vars(lap), **change})
     with pytest.raises(UserError, match=r"track \d+ scored .* 06_evaluate\.py"):
-        list(evaluation._filmed(FAST_ID, agent, reported))
+        list(evaluation._filmed(FAST_ID, agent, reported, look_every=1))
 
 
 def test_no_film_is_left_of_such_a_race(tmp_path, agent, lap, monkeypatch):

@@ -37,7 +37,7 @@ from utils.networks import (
     vae_path,
 )
 from utils.progress import read_log
-from utils.rollouts import load_latents, load_rollout
+from utils.rollouts import load_latents, load_rollout, save_rollout
 
 FLAGS = {
     1: {"autopilot_episodes": 2, "random_episodes": 1, "workers": 0},
@@ -193,6 +193,13 @@ def test_01_adds_episodes_to_those_that_are_there(project):
     after = contents(project / "data" / "rollouts")
     assert after.keys() - before.keys() == {"random_1100001.npz"}
     assert after.items() >= before.items()
+
+
+def test_01_writes_its_log_anew_from_the_episodes(project):
+    before = (project / "data" / "rollouts.csv").read_bytes()
+    (project / "data" / "rollouts.csv").write_text("seed,score\nfive,many\n")
+    tiny.stage(1, **FLAGS[1])
+    assert (project / "data" / "rollouts.csv").read_bytes() == before
 
 
 def test_01_with_nothing_to_do_and_nothing_there_says_so(tmp_path, monkeypatch):
@@ -608,6 +615,14 @@ def test_04_refuses_latents_of_other_rollouts(project):
     path.replace(project / "data" / "rollouts" / EPISODES[1])
     with pytest.raises(UserError, match=r"autopilot_100001\.npz .*03_encode_dataset\.py"):
         tiny.stage(4, **FLAGS[4])
+
+
+def test_04_refuses_to_leave_out_rollouts_that_are_not_encoded_yet(project):
+    save_rollout(project / "data" / "rollouts" / "random_9.npz", tiny.episode(30))
+    with pytest.raises(UserError, match=r"random_9\.npz is not encoded .*03_encode_dataset\.py"):
+        tiny.stage(4, **FLAGS[4])
+    shutil.rmtree(project / "data" / "rollouts")
+    assert "already" in tiny.stage(4, **FLAGS[4])  # latents alone are enough
 
 
 @pytest.mark.parametrize("number", [5, 6])

@@ -12,6 +12,7 @@ from utils import rollouts
 from utils.artifacts import save_arrays
 from utils.command_line import UserError
 from utils.encoding import Encoding, encode
+from utils.provenance import game
 from utils.rollouts import batches_of_frames, load_latents, load_rollout, save_rollout
 from utils.sequences import Sequence, batches, load_sequences, pieces
 
@@ -45,7 +46,8 @@ def test_an_episode_comes_back_as_it_was(tmp_path):
     arrays = tiny.episode(9)
     mark = save_rollout(tmp_path / "x.npz", arrays, driver="random", seed=3)
     header, found = load_rollout(tmp_path / "x.npz")
-    assert header == {"kind": "rollout", "driver": "random", "seed": 3, "fingerprint": mark}
+    origin = {"driver": "random", "seed": 3, "versions": game()}
+    assert header == {"kind": "rollout", **origin, "fingerprint": mark}
     assert {name: (a.shape, a.dtype.name) for name, a in found.items()} == {
         "obs": ((10, 64, 64, 3), "uint8"), "action": ((9, 3), "float32"),
         "reward": ((9,), "float32"), "terminated": ((9,), "bool"),
@@ -86,12 +88,14 @@ def test_latents_of_another_length_are_refused(tmp_path):
     arrays = tiny.episode(5)
     del arrays["obs"]
     sound = {"mu": np.zeros((6, 4), np.float32), "logvar": np.zeros((6, 4), np.float32), **arrays}
-    save_arrays(tmp_path / "sound.npz", "latents", sound)
+    origin = {"rollout": "r", "vae": "v"}
+    save_arrays(tmp_path / "sound.npz", "latents", sound, made_from=origin)
     assert load_latents(tmp_path / "sound.npz")[1]["mu"].shape == (6, 4)
     for name, shape in (("mu", (5, 4)), ("logvar", (6, 3)), ("mu", (6, 4, 1))):
         save_arrays(
-            tmp_path / "x.npz", "latents", {**sound, name: np.zeros(shape, np.float32)}
-        )
+            tmp_path / "x.npz", "latents", {**sound, name: np.zeros(shape, np.float32)},
+            made_from=origin,
+        )  # fmt: skip
         with pytest.raises(UserError, match=r"x\.npz .*03_encode_dataset"):
             load_latents(tmp_path / "x.npz")
 

@@ -62,13 +62,13 @@ def is_measured(races):
 
 
 def begin(folder, **changed):
-    search = Search(str(folder), "c", MADE_FROM | changed)
+    search = Search(str(folder), "c", MADE_FROM | changed, N)
     search.begin(Evolution(np.zeros(N), 0.1, 8, seed=1), (MEAN, SD))
     return search
 
 
 def resume(folder, **changed):
-    search = Search(str(folder), "c", MADE_FROM | changed)
+    search = Search(str(folder), "c", MADE_FROM | changed, N)
     return search if search.resume() else None
 
 
@@ -167,6 +167,21 @@ def test_the_best_mean_by_selection_is_what_is_saved(tmp_path):
     assert search.measured_at == 3
 
 
+def test_a_mean_measured_on_other_tracks_starts_the_comparison_anew(tmp_path):
+    search, hill = begin(tmp_path), Hill(selection=[50.0, 30.0, 40.0])
+    advance(search, hill, 1, select=seeds.SELECT[:1])  # lucky on its only track
+    search = resume(tmp_path)
+    second = plain(search.evolution.mean)
+    advance(search, hill, 1, select=seeds.SELECT[:4])
+    assert np.array_equal(saved_c(tmp_path)[0], second)
+    assert search.best_score == 30.0
+    search = resume(tmp_path)
+    third = plain(search.evolution.mean)
+    advance(search, hill, 1, select=seeds.SELECT[:4])
+    assert np.array_equal(saved_c(tmp_path)[0], third)
+    assert search.best_score == 40.0
+
+
 def test_without_selection_the_latest_mean_is_saved(tmp_path):
     search = begin(tmp_path)
     assert np.array_equal(saved_c(tmp_path)[0], plain(np.zeros(N)))
@@ -207,7 +222,7 @@ def test_history_says_what_the_laps_came_to(tmp_path):
 
 
 def test_frames_and_core_hours_count_on_from_what_the_start_took(tmp_path):
-    search, hill = Search(str(tmp_path), "c", MADE_FROM), Hill()
+    search, hill = Search(str(tmp_path), "c", MADE_FROM, N), Hill()
     search.begin(Evolution(np.zeros(N), 0.1, 8, seed=1), (MEAN, SD), frames=5000, core_hours=2.0)
     resumed = resume(tmp_path)
     advance(resumed, hill, 1)
@@ -288,6 +303,15 @@ def test_the_state_of_another_run_is_refused_and_kept(tmp_path, changed):
     (name,) = changed
     with pytest.raises(UserError, match=rf"c_evolution\.npz .*another {name} .*delete it .*NAME"):
         resume(tmp_path, **changed)
+    assert search.path.read_bytes() == state
+
+
+def test_the_state_of_another_game_is_refused_and_kept(tmp_path, monkeypatch):
+    search = begin(tmp_path)
+    state = search.path.read_bytes()
+    monkeypatch.setattr("utils.provenance.game", lambda: {"gymnasium": "2.0", "box2d": "3.0"})
+    with pytest.raises(UserError, match=r"c_evolution\.npz .*another game .*delete it .*NAME"):
+        resume(tmp_path)
     assert search.path.read_bytes() == state
 
 

@@ -75,7 +75,10 @@ def test_weights_alone_would_not_be_enough(tmp_path):
     for name, tensor in saved["weights"].items():
         if name.endswith("exp_avg"):
             tensor.zero_()
-    save_tensors(path, "training state", saved["weights"], epoch=1, made_from={"data": "data"})
+    save_tensors(
+        path, "training state", saved["weights"], epoch=1,
+        history=saved["history"], made_from=saved["made_from"],
+    )  # fmt: skip
     assert not same(train(tmp_path / "stopped")[0], whole)
 
 
@@ -151,7 +154,7 @@ def test_finish_removes_the_state_and_the_log_stays(tmp_path):
     torch.manual_seed(0)
     rnn = MDNRNN(3, hidden=5, mixtures=2)
     Training(rnn, tmp_path, "m", {"data": "data"}, EPOCHS, 0.01).finish()
-    assert [path.name for path in tmp_path.iterdir()] == ["m.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.csv", "m.png"]
 
 
 # The stages
@@ -191,6 +194,26 @@ def test_v_stopped_after_its_first_epoch_ends_where_an_undisturbed_v_ends(tmp_pa
     assert not list(tmp_path.glob("*/*_training.pt"))
 
 
+@pytest.mark.parametrize("lost_with", ["_picture", "Training.finish"])
+def test_a_v_that_was_stopped_at_its_very_end_is_completed(tmp_path, monkeypatch, lost_with):
+    monkeypatch.chdir(tmp_path)
+    tiny.save_episodes(tmp_path / "data" / "rollouts", [70, 60])
+
+    def stop(*_):
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"02_train_vae.{lost_with}", stop)
+        with pytest.raises(Stopped):
+            tiny.stage(2, **V)
+    _, header = load_vae("checkpoints")
+    assert "saved" in tiny.stage(2, **V)
+    assert load_vae("checkpoints")[1]["fingerprint"] == header["fingerprint"]
+    names = ["vae.csv", "vae.png", "vae.pt", "vae_frames.png"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == names
+    assert "already" in tiny.stage(2, **V)
+
+
 def test_a_v_that_diverges_stops_with_a_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny.save_episodes(tmp_path / "data" / "rollouts", [70, 60])
@@ -212,6 +235,17 @@ def test_a_batch_larger_than_all_frames_is_refused(tmp_path, monkeypatch):
 
 
 # Dreams
+
+
+def test_a_drive_shorter_than_what_m_watches_is_filmed_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.save_episodes(tmp_path / "data" / "rollouts", [12, 9])
+    vae, rnn = tiny.networks()
+    tiny.save_networks("checkpoints")
+    tiny.stage(3, workers=0)
+    latents = sorted((tmp_path / "data" / "latents").glob("*.npz"))
+    dream.dream_film(tmp_path / "x.mp4", vae, rnn, latents, temperature=0.5)
+    assert (tmp_path / "x.mp4").exists()
 
 
 def test_a_dream_watches_first_and_then_follows_from_its_own_latents():

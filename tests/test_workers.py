@@ -1,6 +1,7 @@
 """Each test of the workers causes the fault that it speaks of."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -69,6 +70,10 @@ def always_die_on_three(job):
 
 def fail(job, error):
     raise error(f"job {job} is unhappy")
+
+
+def run_out_of_space(job):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "big.npz")
 
 
 def echo_large(job):
@@ -216,7 +221,7 @@ def test_results_belong_to_their_jobs_for_any_number_of_workers(count):
         assert workers.run([]) == []
         assert workers.run(["ab"]) == ["ababab"]
         assert workers.restarts == 0
-        assert workers.cpu_seconds > 0
+        assert (workers.cpu_seconds > 0) == (count > 0)  # this process counts its own
 
 
 @pytest.mark.parametrize("count", [0, 2])
@@ -273,6 +278,19 @@ def test_workers_run_one_thread_without_a_display_and_leave_this_process_alone()
     with pool(1, environment_and_threads) as workers:
         assert workers.run([0]) == [(1, "1", "dummy")]
     assert dict(os.environ) == before
+
+
+def test_the_script_that_starts_workers_is_not_run_again_in_them(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(
+        f"import sys\nsys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+        "print('imported', flush=True)\nfrom test_workers import pool, triple\n"
+        "if __name__ == '__main__':\n"
+        "    with pool(2, triple) as workers:\n        print(workers.run(range(4)))\n"
+        "    print(sys.modules['__main__'].__file__)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["imported", "[0, 3, 6, 9]", str(script)], done.stderr
 
 
 # Workers that die
@@ -385,6 +403,15 @@ def test_errors_arrive_with_the_traceback_and_user_errors_as_they_are(count):
     with (
         pool(count, fail, error=UserError) as workers,
         pytest.raises(UserError, match=r"^job . is unhappy$"),
+    ):
+        workers.run(range(4))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_full_disk_is_told_in_a_sentence_like_in_the_main_process(count):
+    with (
+        pool(count, run_out_of_space) as workers,
+        pytest.raises(UserError, match=r"^No space left on device at big\.npz; mend that"),
     ):
         workers.run(range(4))
 

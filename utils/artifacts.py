@@ -22,7 +22,7 @@ import torch
 from utils.command_line import UserError
 
 HEADER = "header.json"
-MOST_BYTES = 4 << 30  # a member that claims to be larger than this is not one of ours
+MOST_BYTES = 2 << 30  # a file that claims to unpack to more than this is not one of ours
 
 
 @contextmanager
@@ -45,12 +45,26 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def sweep(directory: str | Path) -> None:
-    """Remove what killed writers left half-written in `directory`."""
-    for path in Path(directory).glob("*.tmp.*"):
+def sweep(directory: str | Path, stem: str = "*") -> None:
+    """Remove what killed writers left half-written in `directory`, of files called `stem`."""
+    for path in Path(directory).glob(f"{stem}.tmp.*"):
         writer = path.name.split(".tmp.")[1].split(".")[0]
         if writer.isdigit() and not _runs(int(writer)):
             path.unlink(missing_ok=True)
+
+
+def demand_writable(*paths: str | Path) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Raises:
+        UserError: a folder stands where a file belongs, or the folder around it is read-only.
+    """
+    for path in map(Path, paths):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder where a file belongs; move it away.")
+        around = next(parent for parent in path.absolute().parents if parent.exists())
+        if not os.access(around, os.W_OK):
+            raise UserError(f"{path} cannot be written: {around} is read-only; change that.")
 
 
 def _runs(process: int) -> bool:
@@ -118,12 +132,11 @@ def load_arrays(
         UserError: the file is missing, damaged, of another kind, or holds NaN or infinity.
     """
     with _refusing(path, kind, remedy), zipfile.ZipFile(path) as archive:
+        _demand_possible(sum(member.file_size for member in archive.infolist()))
         header = _header(archive, kind)
         arrays = {}
         for member in archive.infolist():
             if member.filename != HEADER:
-                if member.file_size > MOST_BYTES:
-                    raise ValueError("it claims an impossible size")
                 name = member.filename.removesuffix(".npy")
                 with archive.open(member) as data:
                     arrays[name] = np.lib.format.read_array(data, allow_pickle=False)
@@ -142,8 +155,10 @@ def save_tensors(
     """Write a network's weights and a plain header to a .pt file; returns their fingerprint."""
     mark = fingerprint(weights)
     contents = {"kind": kind, **header, "fingerprint": mark, "weights": dict(weights)}
+    buffer = io.BytesIO()  # torch itself would not say that the disk is full
+    torch.save(contents, buffer)
     with atomic_path(path) as temporary:
-        torch.save(contents, temporary)
+        temporary.write_bytes(buffer.getbuffer())
     return mark
 
 
@@ -154,10 +169,15 @@ def load_tensors(path: str | Path, kind: str, remedy: str) -> dict[str, Any]:
         UserError: the file is missing, damaged, of another kind, or holds NaN or infinity.
     """
     with _refusing(path, kind, remedy):
+        with zipfile.ZipFile(path) as archive:
+            _demand_possible(sum(member.file_size for member in archive.infolist()))
+            if archive.testzip():  # the fingerprint speaks for the weights, not for the header
+                raise ValueError("its contents are not those that were written")
         contents = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(contents, dict) or contents.get("kind") != kind:
             raise ValueError(f"it is no {kind} file")
         weights = contents["weights"]
+        _demand_possible(sum(t.numel() * t.element_size() for t in weights.values()))
         if fingerprint(weights) != contents["fingerprint"]:
             raise ValueError("its contents are not those that were written")
         for name, tensor in weights.items():
@@ -181,10 +201,14 @@ def load_json(path: str | Path, kind: str, remedy: str) -> dict[str, Any]:
         return contents
 
 
+def _demand_possible(size: int, most: int = MOST_BYTES) -> None:
+    if size > most:
+        raise ValueError("it claims an impossible size")
+
+
 def _header(archive: zipfile.ZipFile, kind: str) -> dict[str, Any]:
     member = archive.getinfo(HEADER)
-    if member.file_size > 1 << 24:
-        raise ValueError("it claims an impossible size")
+    _demand_possible(member.file_size, 1 << 24)
     header = json.loads(archive.read(member))
     if not isinstance(header, dict) or header.get("kind") != kind:
         raise ValueError(f"it is no {kind} file")

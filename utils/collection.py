@@ -10,8 +10,10 @@ from utils import seeds
 from utils.command_line import UserError
 from utils.drivers import DRIVERS
 from utils.envs import make_env
-from utils.provenance import game
 from utils.rollouts import load_rollout, record, save_rollout
+
+COLUMNS = ("seed", "score", "frames", "tiles", "total_tiles")  # of the log
+MOST_EPISODES = 900_000  # of a driver; beyond them lie the tracks of the next one
 
 
 class Episode(NamedTuple):
@@ -50,7 +52,6 @@ def header(episode: Episode) -> dict[str, Any]:
         "seed": episode.seed,
         "settings": episode.settings,
         "env_id": episode.env_id,
-        "versions": game(),
     }
 
 

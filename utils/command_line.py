@@ -33,6 +33,16 @@ def whole(least: int = 0, most: float = math.inf) -> Check:
     )
 
 
+def processes(least: int = 0) -> Check:
+    """How many processes or threads; thousands would only bring the machine down."""
+    return whole(least, 1024)
+
+
+def seed() -> Check:
+    """A seed that every generator of random numbers takes."""
+    return whole(0, 2**31 - 1)
+
+
 def number(least: float = -math.inf, most: float = math.inf) -> Check:
     """A finite int or float between `least` and `most`."""
     return Check(
@@ -123,10 +133,19 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _leave("stopped; what was finished is saved, and the same command goes on from there.", 130)
     except OSError as error:
-        if error.errno not in _SYSTEM_TROUBLE:
+        sentence = system_trouble(error)
+        if not sentence:
             raise
-        where = f" at {error.filename}" if error.filename else ""
-        _leave(f"{error.strerror}{where}; mend that and run the same command again.", 2)
+        _leave(sentence, 2)
+
+
+def system_trouble(error: OSError) -> str:
+    """One sentence on what only the user can mend, such as a full disk; "" for any other error."""
+    if error.errno not in _SYSTEM_TROUBLE:
+        return ""
+    path = error.filename2 or error.filename  # the second one is where a file was to go
+    where = f" at {path}" if path else ""
+    return f"{error.strerror}{where}; mend that and run the same command again."
 
 
 _SYSTEM_TROUBLE = {

@@ -41,7 +41,7 @@ def dream_film(path: Path, vae: VAE, rnn: MDNRNN, latents: list[Path], temperatu
     drives = [load_latents(p) for p in latents]
     _, arrays = max(drives, key=lambda d: (d[0].get("driver") == "autopilot", d[1]["reward"].sum()))
     frames = min(len(arrays["action"]), WATCHED + DREAMED)
-    mu, action = arrays["mu"][:frames], arrays["action"][:frames]
+    mu, action = arrays["mu"][: frames + 1], arrays["action"][:frames]
     torch.manual_seed(0)
     imagined = dream(rnn, mu, action, WATCHED, temperature)
 

@@ -20,6 +20,7 @@ from utils.artifacts import load_arrays, save_arrays
 from utils.command_line import UserError
 from utils.driving import Lap, Race
 from utils.progress import Meter
+from utils.provenance import game, is_of_this_game
 from utils.workers import Workers
 
 TEACHER_SHARES = (1.0, 0.5)  # of the driving in the first rounds; after them the student drives
@@ -67,7 +68,7 @@ def imitate(
     for number in range(rounds):
         origin = {**made_from, "round": number}
         path = folder / f"round_{number:03d}.npz"
-        done = _load(path, origin)
+        done = _load(path, origin, len(mean))
         if done is None:
             share = TEACHER_SHARES[number] if number < len(TEACHER_SHARES) else 0.0
             first = seeds.IMITATION + number * laps
@@ -77,7 +78,9 @@ def imitate(
                 for seed in range(first, first + laps)
             ]
             done = _together(workers.run(races), meter)
-            save_arrays(path, "imitation round", done._asdict(), made_from=origin)
+            save_arrays(
+                path, "imitation round", done._asdict(), made_from=origin, versions=game()
+            )
             meter = Meter(workers)
         data.append(done)
         features = (np.concatenate([r.features for r in data]) - mean) / sd
@@ -138,7 +141,7 @@ def _together(laps: list[Lap], meter: Meter) -> Round:
     )
 
 
-def _load(path: Path, origin: dict[str, Any]) -> Round | None:
+def _load(path: Path, origin: dict[str, Any], width: int) -> Round | None:
     if not path.exists():
         return None
     try:
@@ -146,4 +149,19 @@ def _load(path: Path, origin: dict[str, Any]) -> Round | None:
     except UserError as error:
         print(f"{error} Driving this round again.")
         return None
-    return Round(**arrays) if header["made_from"] == origin else None
+    if header.get("made_from") != origin or not is_of_this_game(header):
+        return None
+    if not _is_round(arrays, width):
+        print(f"{path} does not hold the arrays of a round. Driving this round again.")
+        return None
+    return Round(**arrays)
+
+
+def _is_round(arrays: dict[str, np.ndarray], width: int) -> bool:
+    frames, laps = (len(np.atleast_1d(arrays.get(name, 0))) for name in ("features", "scores"))
+    wanted = Round(
+        ((frames, width), np.float32), ((frames, ACTIONS), np.float32),
+        ((laps,), np.float64), ((laps,), np.bool_), ((), np.float64),
+    )  # fmt: skip
+    found = {name: (array.shape, array.dtype.type) for name, array in arrays.items()}
+    return found == wanted._asdict()

@@ -77,9 +77,9 @@ def load_controller(
     count = parameter_count(vae["sizes"]["latent_dim"], rnn["sizes"]["hidden"])
     if parameters is None or parameters.shape != (count,) or parameters.dtype != torch.float32:
         raise UserError(f"{path} does not hold the {count} numbers of C; {TRAIN_C}.")
-    made_from = header.get("made_from", {})
+    made_from = header.get("made_from")
     for name, other in (("vae", vae), ("rnn", rnn)):
-        if made_from.get(name) != other["fingerprint"]:
+        if not isinstance(made_from, dict) or made_from.get(name) != other["fingerprint"]:
             raise UserError(f"{path} was made for another {name.upper()}; {TRAIN_C}.")
     return parameters.numpy(), header
 
@@ -125,9 +125,17 @@ def _load_network(
 ) -> tuple[Any, dict[str, Any]]:
     header = load_tensors(path, kind, remedy)
     try:
-        loaded = network(**header["sizes"])
-        loaded.load_state_dict(header.pop("weights"))
-        header["made_from"].get("")
+        sizes, weights = header["sizes"], header.pop("weights")
+        with torch.device("meta"):  # takes no memory, however large the sizes say it is
+            wanted = network(**sizes).state_dict()
+        if _forms(wanted) != _forms(weights) or not isinstance(header["made_from"], dict):
+            raise ValueError("other sizes")
+        loaded = network(**sizes)
+        loaded.load_state_dict(weights)
     except Exception as error:  # a foreign file can hold anything where sizes belong
         raise UserError(f"{path} does not hold the weights of {kind}; {remedy}.") from error
     return loaded.eval().requires_grad_(False), header
+
+
+def _forms(weights: dict[str, torch.Tensor]) -> dict[str, tuple]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}

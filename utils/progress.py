@@ -1,30 +1,12 @@
-"""What a long run shows and leaves behind: a CSV log that survives being stopped."""
+"""What a long run shows and leaves behind: CSV logs, times, and what it all cost."""
 
 import csv
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from utils.artifacts import atomic_path
 from utils.workers import Workers
-
-
-class Log:
-    """A CSV file with one row a step; columns are those of the first row.
-
-    A resumed run starts from the rows that its saved state knows of, so a row that was written
-    after that state, by a run that then died, does not appear twice.
-    """
-
-    def __init__(self, path: str | Path, rows: int = 0) -> None:
-        self.path = Path(path)
-        self.rows = read_log(self.path)[:rows] if rows else []
-
-    def add(self, row: Mapping[str, float]) -> None:
-        """Append a row and bring the file up to date."""
-        self.rows.append(dict(row))
-        write_log(self.path, list(self.rows[0]), self.rows)
 
 
 def write_log(
@@ -41,16 +23,12 @@ def write_log(
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:
-    """The rows of a CSV log; an empty cell is left out. A missing or damaged log has no rows."""
-    path = Path(path)
-    rows: list[dict[str, float]] = []
-    with (
-        suppress(OSError, ValueError, UnicodeDecodeError, csv.Error),
-        open(path, newline="", encoding="utf-8") as file,
-    ):
-        for row in csv.DictReader(file):
-            rows.append({key: float(value) for key, value in row.items() if value})
-    return rows
+    """The rows of a CSV log, to look at; an empty cell is left out. No stage depends on it."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            {key: float(value) for key, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
 
 
 class Clock:
@@ -94,9 +72,14 @@ class Meter:
         return time.monotonic() - self._start
 
     @property
+    def processor_seconds(self) -> float:
+        """Measured, of this process and its workers."""
+        return self._processor_seconds() - self._cpu
+
+    @property
     def core_hours(self) -> float:
-        """Of processor time, measured, of this process and its workers."""
-        return (self._processor_seconds() - self._cpu) / 3600
+        """The same in hours."""
+        return self.processor_seconds / 3600
 
     def _processor_seconds(self) -> float:
         return self._workers.cpu_seconds + time.process_time()

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from models.inference import arithmetic
 
@@ -19,6 +20,11 @@ def game() -> dict[str, str]:
         "gymnasium": importlib.metadata.version("gymnasium"),
         "box2d": importlib.metadata.version("box2d"),
     }
+
+
+def is_of_this_game(header: dict[str, Any]) -> bool:
+    """Whether the game that an artefact was made in is the one played here."""
+    return header.get("versions", game()) == game()
 
 
 def provenance() -> dict[str, str]:

@@ -14,6 +14,7 @@ import numpy as np
 from utils.artifacts import fingerprint, load_arrays, load_header, save_arrays
 from utils.command_line import UserError
 from utils.envs import FRAME_SIZE, shrink
+from utils.provenance import game, is_of_this_game
 
 COLLECT = "run python 01_collect_rollouts.py"
 ENCODE = "run python 03_encode_dataset.py"
@@ -45,8 +46,8 @@ def record(env: Any, driver: Any, obs: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def save_rollout(path: Path, arrays: dict[str, np.ndarray], **header: Any) -> str:
-    """Write one episode; returns its fingerprint."""
-    return save_arrays(path, "rollout", arrays, **header)
+    """Write one episode, with the versions of the game; returns its fingerprint."""
+    return save_arrays(path, "rollout", arrays, **header, versions=game())
 
 
 def load_rollout(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -60,6 +61,7 @@ def load_rollout(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         reward=((count,), np.float32),
         terminated=((count,), np.bool_),
     )  # fmt: skip
+    _demand_this_game(path, header)
     return header, arrays
 
 
@@ -76,7 +78,18 @@ def load_latents(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         reward=((count,), np.float32),
         terminated=((count,), np.bool_),
     )  # fmt: skip
+    made_from = header.get("made_from")
+    if not isinstance(made_from, dict) or not {"rollout", "vae"} <= made_from.keys():
+        raise UserError(f"{path} does not say what it was made from; delete it and {ENCODE}.")
     return header, arrays
+
+
+def _demand_this_game(path: Path, header: dict[str, Any]) -> None:
+    if not is_of_this_game(header):
+        raise UserError(
+            f"{path} was driven in another game ({header['versions']}, here {game()}); "
+            f"delete it and {COLLECT}."
+        )
 
 
 def _demand(path: Path, arrays: dict[str, np.ndarray], remedy: str, **wanted: tuple) -> None:
@@ -106,8 +119,10 @@ def latents(directory: str | Path) -> tuple[list[Path], str]:
 
 def _with_fingerprint(directory: str | Path, kind: str, remedy: str) -> tuple[list[Path], str]:
     paths = episodes(directory, kind, remedy)
-    marks = {p.name: load_header(p, kind, f"delete it and {remedy}")["fingerprint"] for p in paths}
-    return paths, fingerprint(marks)
+    headers = {path: load_header(path, kind, f"delete it and {remedy}") for path in paths}
+    for path, header in headers.items():
+        _demand_this_game(path, header)
+    return paths, fingerprint({path.name: headers[path]["fingerprint"] for path in paths})
 
 
 def batches_of_frames(

@@ -15,12 +15,14 @@ from utils.evolution import Evolution
 from utils.networks import controller_path, save_controller
 from utils.plots import learning_curve
 from utils.progress import Meter, write_log
+from utils.provenance import game, is_of_this_game
 from utils.workers import Workers
 
 COLUMNS = (
     "generation", "tracks", "frames", "mean", "best", "select_mean", "select_sd", "laps", "sigma",
     "core_hours", "seconds",
 )  # fmt: skip
+ALWAYS = ("generation", "frames", "laps", "sigma", "core_hours", "seconds")  # in every row
 
 
 class Search:
@@ -30,18 +32,28 @@ class Search:
     one goes on from the last finished generation and ends where an undisturbed one ends.
     """
 
-    def __init__(self, checkpoints: str, name: str, made_from: dict[str, Any]) -> None:
+    def __init__(
+        self, checkpoints: str, name: str, made_from: dict[str, Any], parameters: int
+    ) -> None:
         self.path = Path(checkpoints) / f"{name}_evolution.npz"
         self._target = controller_path(checkpoints, name)
         self._checkpoints = Path(checkpoints)
         self._name = name
         self._made_from = made_from
+        self._parameters = parameters  # how many C has
         self.evolution: Evolution | None = None
         self.best: np.ndarray | None = None  # parameters of the best mean, for plain features
         self.best_score: float | None = None  # its mean on the selection seeds
+        self._best_tracks: int | None = None  # so many of them
         self._spent: dict[str, float] = {"frames": 0, "core_hours": 0.0}  # before the first row
         self.measured_at: int | None = None  # generation of the last measurement
         self.history: list[dict[str, float]] = []  # a row a generation; columns as in COLUMNS
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that it writes."""
+        log = self._checkpoints / f"{self._name}.csv"
+        return self.path, self._target, log, log.with_suffix(".png")
 
     def resume(self) -> bool:
         """Load the state of a run that was stopped; False where there is none.
@@ -53,22 +65,40 @@ class Search:
             return False
         remedy = "delete it to start over, or give the new run another NAME"
         header, arrays = load_arrays(self.path, "evolution", remedy)
-        for key, value in self._made_from.items():
-            if header.get("made_from", {}).get(key) != value:
-                raise UserError(
-                    f"{self.path} belongs to a run with another {key} "
-                    f"({header.get('made_from', {}).get(key)!r}, now {value!r}); {remedy}."
-                )
         try:
-            self.best = arrays.pop("best")
-            self.best_score = header["best_score"]
-            self.measured_at = header["measured_at"]
-            self._spent = header["spent"]
-            self.history = header["history"]
-            self.evolution = Evolution.from_state(arrays)
-        except (KeyError, ValueError) as error:
+            self._demand_same(dict(header["made_from"]), remedy)
+            if not is_of_this_game(header):
+                raise UserError(
+                    f"{self.path} was evolved in another game ({header['versions']}, here "
+                    f"{game()}); {remedy}."
+                )
+            self._restore(header, arrays)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{self.path} holds no evolution ({error}); {remedy}.") from error
         return True
+
+    def _demand_same(self, made_from: dict[str, Any], remedy: str) -> None:
+        for key, value in self._made_from.items():
+            if made_from.get(key) != value:
+                raise UserError(
+                    f"{self.path} belongs to a run with another {key} "
+                    f"({made_from.get(key)!r}, now {value!r}); {remedy}."
+                )
+
+    def _restore(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Take over what was saved; a ValueError or the like where it cannot be that."""
+        self.best = arrays.pop("best")
+        self.evolution = Evolution.from_state(arrays)
+        if {self.best.shape, self.evolution.mean.shape} != {(self._parameters,)}:
+            raise ValueError(f"its C does not have {self._parameters} numbers")
+        self.best_score = _number_or_none(header["best_score"])
+        self._best_tracks = _number_or_none(header.get("best_tracks"))
+        self.measured_at = _number_or_none(header["measured_at"])
+        self._spent = {name: _number(header["spent"][name]) for name in self._spent}
+        self.history = [
+            {name: _number(row[name]) for name in COLUMNS if name in row or name in ALWAYS}
+            for row in header["history"]
+        ]
 
     def begin(
         self,
@@ -170,8 +200,9 @@ class Search:
         save_arrays(
             self.path, "evolution",
             {**self.evolution.state(), "best": self.best},
-            made_from=self._made_from, best_score=self.best_score,
-            measured_at=self.measured_at, spent=self._spent, history=self.history,
+            made_from=self._made_from, versions=game(), best_score=self.best_score,
+            best_tracks=self._best_tracks, measured_at=self.measured_at, spent=self._spent,
+            history=self.history,
         )  # fmt: skip
         self.publish()
 
@@ -193,8 +224,9 @@ class Search:
             return
         self.measured_at = self.evolution.generation
         score = float(np.mean([lap.score for lap in laps]))
-        if self.best_score is None or score > self.best_score:
-            self.best, self.best_score = mean, score
+        comparable = self.best_score is not None and self._best_tracks == len(laps)
+        if not comparable or score > self.best_score:  # few tracks are luckier than many
+            self.best, self.best_score, self._best_tracks = mean, score, len(laps)
 
     def _note(
         self,
@@ -221,3 +253,13 @@ class Search:
         self.history.append(row)
         self.save()
         return row
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{value!r} is no number")
+    return value
+
+
+def _number_or_none(value: Any) -> float | None:
+    return None if value is None else _number(value)

@@ -12,10 +12,24 @@ from tqdm import tqdm
 
 from utils.artifacts import load_tensors, save_tensors
 from utils.command_line import UserError
-from utils.progress import Log
+from utils.networks import is_made_from
+from utils.plots import training_curves
+from utils.progress import write_log
 
 LAST_SHARE = 0.02  # of the learning rate is left at the end of its cosine
 CLIP = 1.0  # largest norm of M's gradient, as in the paper
+STATE = "training state"  # the kind of file
+
+
+def state_path(folder: str | Path, name: str) -> Path:
+    """Where a training is kept from its first epoch until `Training.finish`."""
+    return Path(folder) / f"{name}_training.pt"
+
+
+def is_trained(target: Path, kind: str, name: str, made_from: dict[str, Any]) -> bool:
+    """Whether the network at `target` was made from exactly this, with nothing left to do."""
+    left = state_path(target.parent, name)
+    return is_made_from(target, kind, made_from) and not is_made_from(left, STATE, made_from)
 
 
 class Training:
@@ -23,9 +37,10 @@ class Training:
 
     Args:
         network: what is trained, with its random initial weights.
-        folder: where the state between two epochs and the log are kept.
+        folder: where the state between two epochs, the log and its picture are kept.
         name: of the files in it.
         made_from: whatever decides the result; a saved state made from anything else is stale.
+        title: of the picture.
     """
 
     def __init__(
@@ -37,16 +52,19 @@ class Training:
         epochs: int,
         learning_rate: float,
         clip: float | None = None,
+        title: str = "",
     ) -> None:
         self.network = network
-        self._path = Path(folder) / f"{name}_training.pt"
+        self.history: list[dict[str, float]] = []  # a row an epoch
+        self._title = title
+        self._path = state_path(folder, name)
+        self._log = Path(folder) / f"{name}.csv"
         self._made_from = made_from
         self._epochs = epochs
         self._learning_rate = learning_rate
         self._clip = clip
         self._optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
         self._epoch = self._resume()
-        self.log = Log(Path(folder) / f"{name}.csv", rows=self._epoch)
 
     def epochs(self, seed: int) -> Iterator[int]:
         """The epochs still to do; each has random numbers of its own, whatever came before."""
@@ -85,7 +103,7 @@ class Training:
         return ", ".join(f"{name} {value:.3g}" for name, value in self.average().items())
 
     def end_epoch(self, validation: dict[str, float], seconds: float) -> None:
-        """Log and save, so that the run can be resumed from here."""
+        """Log, draw and save, so that the run can be resumed from here."""
         if not self._steps:
             raise UserError(
                 "all episodes together do not fill one batch; lower BATCH, or collect more by "
@@ -94,29 +112,45 @@ class Training:
         self._epoch += 1
         row = {"epoch": self._epoch, **self.average()}
         row |= {f"val_{name}": value for name, value in validation.items()}
-        self.log.add({**row, "seconds": seconds})
+        self.history.append({**row, "seconds": seconds})
+        write_log(self._log, list(self.history[0]), self.history)
+        training_curves(self._log.with_suffix(".png"), self.history, self._title)
         tensors = {f"weight/{k}": v for k, v in self.network.state_dict().items()}
         for index, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"adam/{index}/{k}": v for k, v in state.items()}
         save_tensors(
-            self._path, "training state", tensors, epoch=self._epoch, made_from=self._made_from
-        )
+            self._path, STATE, tensors,
+            epoch=self._epoch, history=self.history, made_from=self._made_from,
+        )  # fmt: skip
 
     def finish(self) -> None:
-        """Remove the state between epochs: the result is saved."""
+        """Remove the state between epochs: the result and all its pictures are saved."""
         self._path.unlink(missing_ok=True)
 
     def _resume(self) -> int:
         if not self._path.exists():
             return 0
         try:
-            saved = load_tensors(self._path, "training state", "delete it")
+            saved = load_tensors(self._path, STATE, "delete it")
         except UserError as error:
             tqdm.write(f"{error} Starting over.")
             return 0
-        if saved["made_from"] != self._made_from:
+        if saved.get("made_from") != self._made_from:
             tqdm.write(f"{self._path} belongs to other data or settings: starting over")
             return 0
+        try:
+            self._restore(saved)
+        except Exception as error:  # a foreign file can hold anything; by now the network may too
+            raise UserError(f"{self._path} holds no training; delete it to start over.") from error
+        tqdm.write(f"resuming after epoch {saved['epoch']} (delete {self._path} to start over)")
+        return saved["epoch"]
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        if type(saved["epoch"]) is not int or not 0 < saved["epoch"] <= self._epochs:
+            raise ValueError("no such epoch")
+        self.history = [{k: float(v) for k, v in row.items()} for row in saved["history"]]
+        if [row["epoch"] for row in self.history] != list(range(1, saved["epoch"] + 1)):
+            raise ValueError("epochs without a row")
         weights, adam = {}, defaultdict(dict)
         for name, tensor in saved["weights"].items():
             kind, rest = name.split("/", 1)
@@ -128,5 +162,3 @@ class Training:
         self.network.load_state_dict(weights)
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": dict(adam), "param_groups": groups})
-        tqdm.write(f"resuming after epoch {saved['epoch']} (delete {self._path} to start over)")
-        return saved["epoch"]

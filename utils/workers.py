@@ -29,13 +29,14 @@ import sys
 import threading
 import time
 import traceback
+import types
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any
 
-from utils.command_line import UserError
+from utils.command_line import UserError, system_trouble
 
 START_SECONDS = 600.0  # for importing and building the handler, while many workers start at once
 SUSPECT_DEATHS = 2  # a job that was there when this many workers died gets a worker of its own
@@ -89,7 +90,7 @@ class Workers:
                      the first pool of the process decides)
 
     Any exception that leaves `run` closes the pool. `restarts` counts the workers that died or
-    hung; `cpu_seconds` is the processor time of all workers up to their latest results.
+    hung; `cpu_seconds` is the processor time of the worker processes up to their latest results.
     """
 
     def __init__(
@@ -126,8 +127,7 @@ class Workers:
 
     @property
     def cpu_seconds(self) -> float:
-        running = self._local.cpu_seconds if self._local else 0.0
-        return self._ended_cpu_seconds + running + sum(w.cpu_seconds for w in self._workers)
+        return self._ended_cpu_seconds + sum(w.cpu_seconds for w in self._workers)
 
     def run(
         self, jobs: Sequence[Any], on_result: Callable[[int, Any], None] | None = None
@@ -319,7 +319,7 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs,), daemon=True)
         try:
-            with _environment_for_workers():
+            with _environment_for_workers(), _main_module_hidden():
                 _ensure_forkserver(context)
                 self.process.start()
             theirs.close()  # only the worker holds that end now: when it dies, the pipe ends
@@ -374,7 +374,6 @@ class _LocalHandler:
     """What count = 0 uses: the worker's loop without the worker."""
 
     def __init__(self, recipe: bytes, slots: int) -> None:
-        self.cpu_seconds = 0.0
         self._recipe = recipe
         self._slots = slots
         self._handler: Any = None
@@ -382,7 +381,7 @@ class _LocalHandler:
     def run(self, batch: _Batch) -> None:
         running = 0
         while batch.unfinished:
-            with self._at_work():
+            with _errors_as_of_a_worker():
                 if self._handler is None:
                     self._handler = _build(self._recipe)
                 while batch.waiting and running < self._slots:
@@ -394,18 +393,15 @@ class _LocalHandler:
             for index, result in finished:
                 batch.finish(index, result)
 
-    @contextlib.contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """Count the processor time; report errors as workers' errors are reported."""
-        began = time.process_time()
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:
-            raise RuntimeError(f"a job failed:\n{traceback.format_exc()}") from error
-        finally:
-            self.cpu_seconds += time.process_time() - began
+
+@contextlib.contextmanager
+def _errors_as_of_a_worker() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if sentence := _for_the_user(error):
+            raise UserError(sentence) from error
+        raise RuntimeError(f"a job failed:\n{traceback.format_exc()}") from error
 
 
 # In the worker process
@@ -435,10 +431,18 @@ def _work(pipe: connection.Connection) -> None:
         limit_to_one_thread()
         _tell(pipe, "ready")
         _serve(handler, inbox, pipe)
-    except UserError as error:
-        _tell(pipe, "user error", str(error))
-    except BaseException:
-        _tell(pipe, "failure", traceback.format_exc())
+    except BaseException as error:
+        if sentence := _for_the_user(error):
+            _tell(pipe, "user error", sentence)
+        else:
+            _tell(pipe, "failure", traceback.format_exc())
+
+
+def _for_the_user(error: BaseException) -> str:
+    """What an error that the user can mend has to say; "" for a fault of the program."""
+    if isinstance(error, OSError):
+        return system_trouble(error)
+    return str(error) if isinstance(error, UserError) else ""
 
 
 def _receive(pipe: connection.Connection, inbox: "queue.SimpleQueue[bytes]") -> None:
@@ -520,6 +524,18 @@ def _ignoring_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Else every worker imports the script that started it once more, which takes most of its
+    start; handlers come from modules."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 @contextlib.contextmanager
