@@ -24,14 +24,15 @@ class Effort(NamedTuple):
 
     workers_killed: int  # in each stage that has workers to speak of
     kills: int  # of the main process, in each stage
+    writes: tuple[str, ...]  # in which moments of a write it is killed
     stages: tuple[int, ...]
     workers_of: tuple[int, ...]
     every: int  # of so many hostile files is tried
     resets: int
 
 
-THOROUGH = Effort(4, 5, STAGES, AT_WORK, 1, 5000)
-QUICK = Effort(1, 1, (3,), (5,), 24, 60)
+THOROUGH = Effort(4, 5, ("half", "before", "after"), STAGES, AT_WORK, 1, 5000)
+QUICK = Effort(1, 1, ("half",), (3,), (3,), 40, 100)
 
 
 class Result(NamedTuple):
@@ -59,7 +60,7 @@ class Campaign:
         self.folder = folder
         self.effort = effort
         self._seed = seed
-        self._whole: dict[int, tuple[Path, Path, float]] = {}
+        self._whole: dict[int, tuple[Path, float]] = {}
 
     def rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, *key))
@@ -68,21 +69,24 @@ class Campaign:
         """Run the stages undisturbed, two at a time as all later ones."""
         numbers = tuple(n for n in numbers if n not in self._whole)
         for number in numbers:
-            runs.prepare(self.folder / f"before_{number}", number)
+            self.before(number)
         with ThreadPoolExecutor(2) as threads:
             self._whole |= dict(zip(numbers, threads.map(self._undisturbed, numbers), strict=True))
 
     def before(self, number: int) -> Path:
         """What the stage finds."""
-        return self._whole[number][0]
+        folder = self.folder / f"before_{number}"
+        if not folder.exists():
+            runs.prepare(folder, number)
+        return folder
 
     def whole(self, number: int) -> Path:
         """What the stage leaves."""
-        return self._whole[number][1]
+        return self._whole[number][0]
 
     def seconds(self, number: int) -> float:
         """How long it takes."""
-        return self._whole[number][2]
+        return self._whole[number][1]
 
     def fresh(self, number: int, name: str) -> Path:
         """A folder in which the stage can run."""
@@ -105,13 +109,12 @@ class Campaign:
         with ThreadPoolExecutor(2) as threads:
             return total(threads.map(cause, numbers))
 
-    def _undisturbed(self, number: int) -> tuple[Path, Path, float]:
-        before = self.folder / f"before_{number}"
-        whole = runs.copy(before, self.folder / f"whole_{number}")
+    def _undisturbed(self, number: int) -> tuple[Path, float]:
+        whole = runs.copy(self.before(number), self.folder / f"whole_{number}")
         undisturbed = Run(whole, number)
         if undisturbed.wait() != 0:
             raise RuntimeError(f"stage {number} fails by itself:\n{undisturbed.said}")
-        return before, whole, time.monotonic() - undisturbed.started
+        return whole, time.monotonic() - undisturbed.started
 
 
 def total(results: Iterable[Result]) -> Result:

@@ -157,14 +157,13 @@ def main_killed(campaign: Campaign, number: int) -> Result:
 def main_killed_while_writing(campaign: Campaign, number: int) -> Result:
     """Let the main process kill itself in the middle of a write, before and after the renaming."""
     rng = campaign.rng(3, number)
-    folder, caused, losses, half = campaign.fresh(number, "writing"), 0, [], 0
-    for fault in ("half", "before", "after"):
+    folder, caused, losses = campaign.fresh(number, "writing"), 0, []
+    for fault in campaign.effort.writes:
         stage = Run(folder, number, fault=(fault, int(rng.integers(1, 4))), workers=0)
         if stage.wait() != 0:
             caused += 1
-            half += any(".tmp." in path.name for path in folder.rglob("*"))
             losses.append(_orphans(stage))
-    return outcome(caused, *losses, campaign.finish(number, folder), half_written=half)
+    return outcome(caused, *losses, campaign.finish(number, folder))
 
 
 def interrupted(campaign: Campaign, number: int, by: int = signal.SIGINT) -> Result:
@@ -319,15 +318,12 @@ IN_THE_WAY = [
 def nonsense(campaign: Campaign) -> Result:
     """Flags that make no sense, and folders where files belong: nothing may be begun."""
     found = []
-    campaign.prepare(campaign.effort.stages)
-    flags = [case for case in NONSENSE if case[0] in campaign.effort.stages]
-    ways = [case for case in IN_THE_WAY if case[0] in campaign.effort.stages]
-    for number, wrong in flags:
+    for number, wrong in NONSENSE:
         folder = campaign.fresh(number, "nonsense")
         (folder / "a_file").touch()
         (name,) = wrong
         found.append(_refused_at_once(folder, number, wrong, f"--{name.replace('_', '-')}"))
-    for number, path in ways:
+    for number, path in IN_THE_WAY:
         folder = campaign.fresh(number, "in_the_way")
         (folder / path).mkdir(parents=True)
         found.append(_refused_at_once(folder, number, {}, path))
