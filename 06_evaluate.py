@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> None:
         WORKERS=processes(), CHECKPOINTS=folder(),
     )  # fmt: skip
     report = Path(s.CHECKPOINTS) / "results" / f"{s.NAME}.json"
-    demand_writable(report, report.with_suffix(".png"), s.FILM)
+    filmed = s.DRIVER == "agent" and s.FILM != "none"
+    demand_writable(report, report.with_suffix(".png"), *([s.FILM] if filmed else []))
     sweep(report.parent)
     sweep(Path(s.FILM).parent, Path(s.FILM).stem)
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     picture_worst(report.with_suffix(".png"), laps)
     print(f"{sentence(laps)}; every race is in {report}")
 
-    if agent and s.FILM != "none":
+    if filmed:
         best = max(laps, key=lambda lap: lap.score)
         try:
             film(Path(s.FILM), s.ENV_ID, agent, best, s.LOOK_EVERY)

@@ -50,6 +50,7 @@ from utils.workers import DEATHS_IN_A_ROW, Workers
 NOTICED_WITHIN = 5.0  # seconds until a dead worker is noticed
 LIMIT = 8  # seconds that a job may take where a worker is made to hang
 MAY_GROW = 1.15  # memory after thousands of resets, over that after the first of them
+AT_WORK_BY_NOW = r" [2-9]/\d+ \[|imitation 1/"  # what a stage says when all workers are ready
 STOPPED = "the same command goes on from there"
 
 
@@ -119,7 +120,7 @@ def worker_hangs(campaign: Campaign, number: int) -> Result:
     """Stop a worker with SIGSTOP, so that nothing in it can tell."""
     folder = campaign.fresh(number, "hangs")
     stage = Run(folder, number, fault=("limit", LIMIT))
-    stage.wait_until(lambda: re.search(r"\d+%|imitation 1/", stage.said))
+    stage.wait_until(lambda: re.search(AT_WORK_BY_NOW, stage.said))
     stopped, start = stage.workers()[:1], time.monotonic()
     for worker in stopped:
         os.kill(worker, signal.SIGSTOP)
