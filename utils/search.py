@@ -208,13 +208,16 @@ class Search:
 
     def publish(self) -> None:
         """Bring C, the log and the picture up to date with the state."""
+        spent = self.history[-1] if self.history else self._spent
         save_controller(
             self._target, self.best, self._made_from,
             generation=self.evolution.generation, select_score=self.best_score,
+            frames=spent["frames"], core_hours=spent["core_hours"],
         )  # fmt: skip
-        write_log(self._checkpoints / f"{self._name}.csv", COLUMNS, self.history)
+        *_, log, picture = self.files
+        write_log(log, COLUMNS, self.history)
         if self.history:
-            learning_curve(self._checkpoints / f"{self._name}.png", self.history)
+            learning_curve(picture, self.history)
 
     def _plain(self, parameters: np.ndarray, scale: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         return unstandardise(parameters, *scale).astype(np.float32)
