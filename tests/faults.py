@@ -48,6 +48,7 @@ from utils.provenance import provenance
 from utils.workers import DEATHS_IN_A_ROW, Workers
 
 NOTICED_WITHIN = 5.0  # seconds until a dead worker is noticed
+ATTEMPTS = 10  # to interrupt a stage before it is done
 LIMIT = 8  # seconds that a job may take where a worker is made to hang
 MAY_GROW = 1.15  # memory after thousands of resets, over that after the first of them
 AT_WORK_BY_NOW = r" [2-9]/\d+ \[|imitation 1/"  # what a stage says when all workers are ready
@@ -170,8 +171,7 @@ def main_killed_while_writing(campaign: Campaign, number: int) -> Result:
 def interrupted(campaign: Campaign, number: int, by: int = signal.SIGINT) -> Result:
     """Ctrl-C as a terminal sends it, to every process of the stage."""
     rng = campaign.rng(4, number)
-    caused, losses, said = 0, [], ""
-    while caused < 1:
+    for _ in range(ATTEMPTS):
         stage = Run(folder := campaign.fresh(number, "interrupted"), number)
         stage.wait_until(lambda stage=stage: stage.said)
         time.sleep(rng.uniform(0, 0.2) * campaign.seconds(number))
@@ -180,12 +180,11 @@ def interrupted(campaign: Campaign, number: int, by: int = signal.SIGINT) -> Res
         os.killpg(stage.process.pid, by)
         if stage.wait() == 0:
             continue  # its very last moment
-        caused += 1
         told = stage.process.returncode == 130 and STOPPED in stage.complaint
-        losses += ["" if told else f"not told how to go on: {stage.said[-300:]}", _orphans(stage)]
+        losses = ["" if told else f"not told how to go on: {stage.said[-300:]}", _orphans(stage)]
         losses.append(campaign.finish(number, folder))
-        said += stage.said
-    return outcome(caused, *losses, said=said)
+        return outcome(1, *losses, said=stage.said)
+    return Result(1, 0, losses=(f"stage {number} went on {ATTEMPTS} times",))
 
 
 # ---- faults of the disk ----

@@ -97,7 +97,8 @@ class Run:
             self.process = subprocess.Popen(
                 [sys.executable, *script, *tiny.arguments(FLAGS[number] | flags)],
                 cwd=folder, env=_environment(), stdin=subprocess.DEVNULL,
-                stdout=output, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=before,
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                preexec_fn=lambda: _begin(before),
             )  # fmt: skip
 
     @property
@@ -153,6 +154,13 @@ class Run:
         """The last line, if it is a stage's one sentence."""
         lines = [line for line in re.split("[\r\n]+", self.said) if line.strip()]
         return lines[-1] if lines and re.match(r"\d\d_\w+\.py: |faulty\.py: ", lines[-1]) else ""
+
+
+def _begin(before: Callable[[], None] | None) -> None:
+    """In the new process; a campaign in the background would pass on that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if before:
+        before()
 
 
 def resident(pids: list[int]) -> int:
