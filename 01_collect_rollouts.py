@@ -3,7 +3,7 @@
 Reads    nothing
 Writes   data/rollouts/DRIVER_SEED.npz, one episode each: obs 64x64x3, action, reward, terminated
          data/rollouts.csv, a line for every episode; data/rollouts.png, what they look like
-Time     about 3 minutes on two cores
+Time     about 1 minute on two cores
 Run      python 01_collect_rollouts.py
          python 01_collect_rollouts.py --keyboard-episodes 3  (drive yourself, by arrow keys)
 

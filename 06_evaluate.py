@@ -4,7 +4,7 @@ Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt, checkpoints/controller.pt
 Writes   checkpoints/results/NAME.json (every race, and where the figures come from)
          checkpoints/results/NAME.png (maps of the worst five laps)
          best_lap.mp4 (the best race, beside what V sees and what M expects next)
-Time     about 2 minutes on two cores; 100 tracks take 7
+Time     about 1 minute on two cores; 100 tracks take 5
 Run      python 06_evaluate.py
          python 06_evaluate.py --episodes 100 --name shipped     (the README's table)
          python 06_evaluate.py --driver autopilot --episodes 100 --name autopilot
