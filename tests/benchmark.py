@@ -103,7 +103,7 @@ class Effort(NamedTuple):
 
 THOROUGH = Effort(
     episodes=4, frames=1000, compared=(15, 280), physics=(24, 400), turns=3, advances=700,
-    races=64, patience=PATIENCE, frame_batch=10_000, frame_batches=15, paper_batches=3,
+    races=96, patience=PATIENCE, frame_batch=10_000, frame_batches=15, paper_batches=3,
     episode_batch=1000, cores=os.cpu_count(),
 )  # fmt: skip
 QUICK = Effort(
@@ -534,7 +534,7 @@ def measure_workers(networks: Networks, effort: Effort) -> Figures:
             workers.run([Race(0, networks.parameters, patience=1)] * ROWS * max(count, 1))
 
             def drive(turn: int) -> int:
-                laps = workers.run(races if count else races[: len(races) // 4])
+                laps = workers.run(races if count else races[: len(races) // 8])
                 scores[count] = [lap.score for lap in laps]
                 return sum(lap.frames for lap in laps)
 
