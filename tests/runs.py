@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from typing import Any
 import tiny
 import torch
 
-from utils.artifacts import load_arrays, load_header
+from utils.artifacts import HEADER, load_arrays
 from utils.progress import read_log
 
 PATIENCE = 300.0  # seconds until something that should happen is taken to hang
-ORPHANS_LEFT = 5.0  # seconds that workers have to go once the main process is gone
+# Seconds that processes have to go once the main one is gone. Workers go at once, but the process
+# from which they are forked first ends its imports: 2 to 3 seconds, and more on a busy machine.
+ORPHANS_LEFT = 30.0
 
 # The only contents in which a disturbed run may differ from an undisturbed one: times, where a
 # file was made, and the fingerprints that cover them (what they cover is compared itself).
@@ -132,13 +135,15 @@ class Run:
         servers = [pid for pid, parent in found.items() if parent == self.process.pid]
         return [pid for pid, parent in found.items() if parent in servers]
 
-    def orphans(self) -> list[int]:
-        """Processes of its session that outlive the main one; they are ended here."""
-        deadline = time.monotonic() + ORPHANS_LEFT
-        while (left := list(_processes(self.process.pid))) and time.monotonic() < deadline:
+    def orphans(self) -> tuple[list[str], float]:
+        """Commands of its session that outlive the main process, and how long they were waited
+        for; they are ended here."""
+        start = time.monotonic()
+        while (left := _processes(self.process.pid)) and time.monotonic() - start < ORPHANS_LEFT:
             time.sleep(0.02)
+        commands = [_command(pid) for pid in left]
         self.end()
-        return left
+        return commands, time.monotonic() - start
 
     def end(self) -> None:
         for pid in _processes(self.process.pid):
@@ -182,6 +187,12 @@ def _processes(session: int) -> dict[int, int]:
                 if its_session == session and state != "Z":
                     found[int(place.name)] = parent
     return found
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:120]
+    return "gone by now"
 
 
 def _stat(place: Path) -> tuple[str, int, int, int]:
@@ -232,8 +243,8 @@ def _facts(path: Path) -> Any:
     if path.suffix == ".pt":
         return _timeless(torch.load(path, weights_only=True))
     if path.suffix == ".npz":
-        kind = "evolution" if "evolution" in path.name else "imitation round"
-        load_header(path, kind, "")
+        with zipfile.ZipFile(path) as archive:
+            kind = json.loads(archive.read(HEADER))["kind"]
         return _timeless(load_arrays(path, kind, ""))
     return path.read_bytes()
 

@@ -116,7 +116,7 @@ def _harm(
         "races": generations * flags["population"] * flags["tracks"],
         "killed": len(noticed), "restarts": stage.said.count("was killed by signal 9"),
         "noticed": max(noticed, default=0.0), "memory_start": memory[0],
-        "memory_end": memory[-1], "memory_most": max(memory), "orphans": len(stage.orphans()),
+        "memory_end": memory[-1], "memory_most": max(memory), "orphans": stage.orphans()[0],
     }  # fmt: skip
 
 

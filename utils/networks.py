@@ -52,7 +52,9 @@ def load_rnn(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, 
     path = rnn_path(checkpoints)
     rnn, header = _load_network(path, "M", MDNRNN, TRAIN_M)
     if header["made_from"].get("vae") != vae_fingerprint:
-        raise UserError(f"{path} was made for another V; run 03 and 04 again: {TRAIN_M[4:]}.")
+        raise UserError(
+            f"{path} was made for another V; run python 03_encode_dataset.py, then {TRAIN_M}."
+        )
     return rnn, header
 
 
