@@ -43,7 +43,7 @@ class VAE(nn.Module):
         """frames (B, 64, 64, 3) uint8 -> mu (B, Z), logvar (B, Z) of the posterior q(z | frame)."""
         x = to_floats(frames)
         for convolution in self.convolutions:
-            x = F.relu(convolution(x))
+            x = F.relu(convolution(x), inplace=True)
         x = x.flatten(1)
         return self.mu(x), self.logvar(x)
 
@@ -54,7 +54,7 @@ class VAE(nn.Module):
     def _decode(self, z: Tensor) -> Tensor:
         x = F.relu(self.expand(z)).unflatten(1, (4, 4, DECODER_CHANNELS[0])).permute(0, 3, 1, 2)
         for deconvolution in self.deconvolutions:
-            x = F.relu(deconvolution(x))
+            x = F.relu(deconvolution(x), inplace=True)
         return torch.sigmoid(self.blocks(x))
 
     def loss(self, frames: Tensor, tolerance: float = 0.5) -> tuple[Tensor, dict[str, Tensor]]:
@@ -70,7 +70,7 @@ class VAE(nn.Module):
         """
         mu, logvar = self.encode(frames)
         decoded = self._decode(sample(mu, logvar)).float()
-        wanted = to_blocks(frames).float() / 255
+        wanted = to_blocks(frames).float().div_(255)
         reconstruction = F.mse_loss(decoded, wanted, reduction="sum") / len(frames)
         kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).float().sum(1)
         loss = reconstruction + kl.clamp(min=tolerance * mu.shape[1]).mean()
@@ -83,8 +83,13 @@ def sample(mu: Tensor, logvar: Tensor) -> Tensor:
 
 
 def to_floats(frames: Tensor) -> Tensor:
-    """frames (B, 64, 64, 3) uint8 -> (B, 3, 64, 64) from 0 to 1, channels last in memory."""
-    return frames.permute(0, 3, 1, 2).float() / 255
+    """frames (B, 64, 64, 3) uint8 -> (B, 3, 64, 64) from 0 to 1, channels last in memory.
+
+    Under autocast they are at once of its type: a float32 copy would only be made to be converted.
+    """
+    autocast = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if autocast else torch.float32
+    return frames.permute(0, 3, 1, 2).to(dtype).div_(255)
 
 
 def to_frames(images: Tensor) -> Tensor:
