@@ -534,7 +534,7 @@ def measure_workers(networks: Networks, effort: Effort) -> Figures:
             workers.run([Race(0, networks.parameters, patience=1)] * ROWS * max(count, 1))
 
             def drive(turn: int) -> int:
-                laps = workers.run(races if count else races[: len(races) // 8])
+                laps = workers.run(races if count else races[::8])
                 scores[count] = [lap.score for lap in laps]
                 return sum(lap.frames for lap in laps)
 
@@ -543,7 +543,7 @@ def measure_workers(networks: Networks, effort: Effort) -> Figures:
         names = {"in the main process": 0, "one worker": 1, "two workers": 2}
         contenders = {name: contender(count) for name, count in names.items()}
         rates = take_turns(contenders, min(effort.turns, 2), time.perf_counter)
-    same = scores[1] == scores[2] and scores[1][: len(scores[0])] == scores[0]
+    same = scores[1] == scores[2] and scores[1][::8] == scores[0]
     heading(f"Workers, {effort.races} races", "frames/s", "us a frame", "of one")
     speed_lines(rates, "one worker")
     line("their scores, to the last digit", "the same" if same else "DIFFERENT")
