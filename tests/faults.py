@@ -1,6 +1,6 @@
 """Every fault that we could think of, caused for real, and what came of it.
 
-    python tests/faults.py                         about ten minutes on two quiet cores
+    python tests/faults.py                         23 minutes on two busy cores
     python tests/faults.py --json FILE             the same counts as data
     python tests/faults.py --quick                 a few of each, in a minute or two
     python tests/faults.py --soak-minutes 40       instead: stage 05 at full load, see soak.py
