@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
             start = np.zeros(count)
             spent = (0, 0.0)
             if s.START == "imitation":
-                start, *spent = _imitate(s, workers, scale, made_from)
+                start, *spent = _imitate(s, workers, scale, made_from, rounds)
             search.begin(Evolution(start, s.SIGMA, s.POPULATION, s.SEED), scale, *spent)
         _evolve(s, search, workers, scale)
     print(f"{search.summary()}; next: python 06_evaluate.py")
@@ -113,7 +113,9 @@ def _scale(rnn: MDNRNN, features: str) -> tuple[np.ndarray, np.ndarray]:
     return mean, sd
 
 
-def _imitate(s, workers: Workers, scale: tuple, made_from: dict) -> tuple[np.ndarray, int, float]:
+def _imitate(
+    s, workers: Workers, scale: tuple, made_from: dict, rounds: Path
+) -> tuple[np.ndarray, int, float]:
     clock = Clock(0, s.ROUNDS)
 
     def report(number: int, done: Round) -> None:
@@ -127,8 +129,7 @@ def _imitate(s, workers: Workers, scale: tuple, made_from: dict) -> tuple[np.nda
     teacher = {"line_offset": s.TEACHER_LINE, "grip": s.TEACHER_GRIP}
     origin = {name: made_from[name] for name in ("vae", "rnn", "FEATURES", "LAPS", "ENV_ID")}
     return imitate(
-        workers, scale, teacher, s.ROUNDS, s.LAPS, {**origin, **teacher},
-        Path(s.IMITATION) / s.NAME, report,
+        workers, scale, teacher, s.ROUNDS, s.LAPS, {**origin, **teacher}, rounds, report,
     )  # fmt: skip
 
 

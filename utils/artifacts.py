@@ -132,7 +132,7 @@ def load_arrays(
         UserError: the file is missing, damaged, of another kind, or holds NaN or infinity.
     """
     with _refusing(path, kind, remedy), zipfile.ZipFile(path) as archive:
-        _demand_possible(sum(member.file_size for member in archive.infolist()))
+        _demand_possible(_unpacked(archive))
         header = _header(archive, kind)
         arrays = {}
         for member in archive.infolist():
@@ -170,7 +170,7 @@ def load_tensors(path: str | Path, kind: str, remedy: str) -> dict[str, Any]:
     """
     with _refusing(path, kind, remedy):
         with zipfile.ZipFile(path) as archive:
-            _demand_possible(sum(member.file_size for member in archive.infolist()))
+            _demand_possible(_unpacked(archive))
             if archive.testzip():  # the fingerprint speaks for the weights, not for the header
                 raise ValueError("its contents are not those that were written")
         contents = torch.load(path, map_location="cpu", weights_only=True)
@@ -199,6 +199,10 @@ def load_json(path: str | Path, kind: str, remedy: str) -> dict[str, Any]:
         if not isinstance(contents, dict) or contents.get("kind") != kind:
             raise ValueError(f"it is no {kind} file")
         return contents
+
+
+def _unpacked(archive: zipfile.ZipFile) -> int:
+    return sum(member.file_size for member in archive.infolist())
 
 
 def _demand_possible(size: int, most: int = MOST_BYTES) -> None:
