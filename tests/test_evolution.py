@@ -187,6 +187,30 @@ def test_candidates_have_the_mean_and_deviation_asked_for():
     assert candidates.std() == pytest.approx(0.2, rel=0.05)
 
 
+def test_a_limited_sigma_draws_the_next_candidates_and_survives_a_restart():
+    evolution = make(population=100)
+    climb(evolution, 3)
+    evolution.limit_sigma(0.01)
+    assert evolution.sigma == 0.01
+    restored = through_a_file(evolution)
+    assert (evolution.ask() - evolution.mean).std() == pytest.approx(0.01, rel=0.1)
+    assert same(climb(restored, 3), climb(evolution, 3))
+
+
+def test_a_limit_above_sigma_changes_nothing():
+    limited = make()
+    limited.limit_sigma(1e9)
+    assert same(climb(limited, 3), climb(make(), 3))
+
+
+def test_candidates_that_are_drawn_keep_their_sigma():
+    evolution = make()
+    evolution.ask()
+    with pytest.raises(ValueError, match="drawn already"):
+        evolution.limit_sigma(0.01)
+    assert (evolution.ask() - evolution.mean).std() == pytest.approx(0.1, rel=0.2)
+
+
 def test_mean_rate_scales_the_step():
     half, whole = make(mean_rate=0.5), make(mean_rate=1.0)
     climb(half, 1)

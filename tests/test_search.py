@@ -117,6 +117,20 @@ def test_more_tracks_may_be_driven_as_the_search_converges(tmp_path):
     assert [row["tracks"] for row in resumed.history] == [3, 5]
 
 
+def test_the_candidates_keep_to_the_limit_of_sigma_whenever_the_run_was_stopped(tmp_path):
+    for name, generations in ("whole", [3]), ("stopped", [1, 2]):
+        begin(tmp_path / name)
+        for count in generations:
+            search, hill = resume(tmp_path / name), Hill()
+            for _ in range(count):
+                search.advance(hill, (MEAN, SD), 3, 50, [], most_sigma=0.02)
+    drawn = np.array([race.parameters for race in hill.runs[-1]])
+    assert drawn.std(0).mean() < 2 * 0.02 / SD  # the features' scale turns 0.1 into 0.2
+    whole, stopped = (untimed(resume(tmp_path / name).history) for name in ("whole", "stopped"))
+    assert whole == stopped
+    assert max(row["sigma"] for row in whole) < 0.1
+
+
 def test_the_mean_is_measured_on_selection_seeds_to_the_end_before_the_first_generation(tmp_path):
     search, hill = begin(tmp_path), Hill()
     start = plain(search.evolution.mean)

@@ -114,6 +114,17 @@ class Evolution:
         """The overall standard deviation, which the learned covariance shapes."""
         return float(self._es.sigma)
 
+    def limit_sigma(self, most: float) -> None:
+        """Bring sigma down to `most` where it is above; the next candidates are drawn with that.
+
+        A search whose scores hardly depend on the scale of its numbers needs it: noise and growth
+        then look alike, and sigma rises until no candidate resembles the mean any more.
+        Raises ValueError once `ask` has drawn this generation's candidates.
+        """
+        if self._asked is not None:
+            raise ValueError(f"the candidates of generation {self.generation} are drawn already")
+        self._es.sigma = min(self.sigma, float(most))
+
     @property
     def generation(self) -> int:
         """How many generations have been told."""

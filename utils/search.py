@@ -125,6 +125,7 @@ class Search:
         patience: int,
         select: Sequence[int],
         on_lap: Any = None,
+        most_sigma: float = np.inf,
     ) -> dict[str, float]:
         """One generation: all candidates drive the same new tracks.
 
@@ -133,8 +134,10 @@ class Search:
             tracks: races of each candidate; may differ from generation to generation.
             patience: frames without a new tile after which a race is given up.
             select: seeds on which the mean is measured as well, driven to the end; may be empty.
+            most_sigma: the candidates are drawn with no larger sigma; may differ likewise.
         """
         meter = Meter(workers)
+        self.evolution.limit_sigma(most_sigma)
         generation = self.evolution.generation
         candidates = self.evolution.ask()
         mean = self._plain(self.evolution.mean, scale)
