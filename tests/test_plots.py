@@ -149,6 +149,8 @@ def test_more_columns_take_more_panels(tmp_path):
     plots.training_curves(tmp_path / "v.png", rows, "V")
     four = read(tmp_path / "v.png")
     assert four.shape[0] > 1.5 * two.shape[0]
+    height, width, _ = four.shape
+    assert (four[int(0.6 * height) :, int(0.4 * width) :] == 255).all(), "two panels stay empty"
 
 
 def test_a_single_epoch_is_seen(tmp_path):
@@ -219,21 +221,4 @@ def test_the_map_keeps_the_five_worst(tmp_path):
 def test_a_map_of_nothing_is_refused(tmp_path, laps):
     with pytest.raises(ValueError, match=r"lap|points"):
         plots.worst_laps(tmp_path / "map.png", laps)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_histogram(tmp_path):
-    path = tmp_path / "scores.png"
-    plots.score_histogram(path, RNG.normal(910, 15, 100), "100 tracks")
-    picture = read(path)
-    assert amount(picture, BLUE) > 2000
-    assert amount(picture, ORANGE) > 200
-    plots.score_histogram(path, [-90.0, 1000.0, 850.0], "wide")
-    assert amount(read(path), BLUE) > 300
-
-
-@pytest.mark.parametrize("scores", [[], [900.0, float("nan")]])
-def test_scores_that_are_none_are_refused(tmp_path, scores):
-    with pytest.raises(ValueError, match="finite"):
-        plots.score_histogram(tmp_path / "scores.png", scores, "none")
     assert not list(tmp_path.iterdir())

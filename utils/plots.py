@@ -120,7 +120,7 @@ def training_curves(
     figure = Figure(figsize=(3.9 * wide, 2.6 * high + 0.4), layout="constrained")
     figure.suptitle(title, color=INK, weight="bold")
     panels = figure.subplots(high, wide, squeeze=False).flat
-    for axes, name in zip(panels, names, strict=False):
+    for name, axes in zip(names, panels, strict=False):  # takes no panel once names are out
         for column, label, colour in ((name, "train", BLUE), (f"val_{name}", "validation", ORANGE)):
             if column in columns:
                 _line(axes, along, _column(rows, column), colour, label)
@@ -173,7 +173,9 @@ def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Non
     score.legend(frameon=False, fontsize=9, loc="lower right")
     _tidy(score)
 
-    _line(search, frames, _column(rows, "laps"), BLUE, "laps complete")
+    measured = [row for row in rows if "select_mean" in row] or rows
+    laps = _column(measured, "laps")  # the centre's own; its scattered candidates complete few
+    search.plot(_column(measured, "frames"), laps, "o-", color=BLUE, ms=3, lw=1.6)
     search.set_ylim(-0.02, 1.05)
     search.set_ylabel("laps complete", color=BLUE)
     search.set_xlabel("frames driven", color=INK)
@@ -214,26 +216,6 @@ def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
             0.5, 0, f"{lap['tiles']} of {lap['total_tiles']} tiles, {lap['frames']} frames",
             transform=axes.transAxes, ha="center", va="top", fontsize=9, color=GREY,
         )  # fmt: skip
-    _save(figure, path)
-
-
-def score_histogram(path: str | Path, scores: Sequence[float], title: str) -> None:
-    """How the scores of a report are spread, with their mean."""
-    scores = np.asarray(scores, float)
-    if not scores.size or not np.isfinite(scores).all():
-        raise ValueError("a histogram needs scores, all of them finite")
-    figure = Figure(figsize=(5.6, 2.8), layout="constrained")
-    axes = figure.subplots()
-    low = min(scores.min(), 700.0)
-    axes.hist(scores, bins=np.arange(np.floor(low / 20) * 20, 1001, 20), color=BLUE, rwidth=0.88)
-    axes.axvline(scores.mean(), color=ORANGE, lw=1.8)
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
-    spread = f"{scores.mean():.1f} ± {scores.std():.1f}  (n = {scores.size})"
-    axes.set_title(spread, loc="right", fontsize=10, color=ORANGE)
-    axes.set_xlabel("score", color=INK)
-    axes.set_ylabel("races", color=INK)
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    _tidy(axes)
     _save(figure, path)
 
 
