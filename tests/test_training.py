@@ -1,6 +1,8 @@
 """Training that is stopped and goes on, and what it does with a loss that is none."""
 
 import importlib
+import platform
+import resource
 
 import numpy as np
 import pytest
@@ -63,6 +65,21 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_ends(tmp_path, 
     assert later_rates == rates[stop_after * STEPS :]
     assert read_log(tmp_path / "stopped" / "m.csv") == read_log(tmp_path / "whole" / "m.csv")
     assert f"resuming after epoch {stop_after}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone is told")
+def test_a_step_does_not_ask_the_system_for_the_memory_of_the_last_one(tmp_path):
+    Training(torch.nn.Linear(1, 1), tmp_path, "v", {}, 1, 0.01)
+    tensor = torch.ones(2**20)  # 4 MB
+
+    def pages_taken():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        needed_at_once = [tensor + i for i in range(8)]
+        del needed_at_once
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    taken = [pages_taken() for _ in range(6)]
+    assert sum(taken[3:]) < tensor.nbytes / resource.getpagesize()
 
 
 def test_weights_alone_would_not_be_enough(tmp_path):
