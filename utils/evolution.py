@@ -119,11 +119,13 @@ class Evolution:
 
         A search whose scores hardly depend on the scale of its numbers needs it: noise and growth
         then look alike, and sigma rises until no candidate resembles the mean any more.
-        Raises ValueError once `ask` has drawn this generation's candidates.
+        Raises ValueError where `ask` has drawn this generation's candidates with more.
         """
+        if self.sigma <= most:
+            return
         if self._asked is not None:
             raise ValueError(f"the candidates of generation {self.generation} are drawn already")
-        self._es.sigma = min(self.sigma, float(most))
+        self._es.sigma = float(most)
 
     @property
     def generation(self) -> int:
