@@ -39,7 +39,8 @@ START = "imitation"  # "zeros" is the paper's; "imitation" first copies the auto
 FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is worth
 GENERATIONS = 12  # more go on from where the last run ended
 POPULATION = 48  # candidates a generation
-TRACKS = 12  # races of each candidate, the same for all, new ones each generation; may be raised
+TRACKS = 12  # races of each candidate, the same for all; may be raised as it converges
+REPLAYED = 0  # of them the worst so far, the others new each generation; from zeros half of them
 SIGMA = 0.002  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
 MOST_SIGMA = 0.2  # a wider population from zeros is mostly wrecks; may be lowered as it converges
 PATIENCE = 100  # frames without a new tile after which a training race is given up
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         START=choice("imitation", "zeros"), FEATURES=choice("zh", "z", "h"),
         GENERATIONS=whole(0, 1_000_000), POPULATION=whole(6, 10_000),
         TRACKS=whole(1, seeds.EVOLUTION_TRACKS), SIGMA=number(1e-9, 10),
-        MOST_SIGMA=number(1e-9, 10), PATIENCE=whole(1),
+        REPLAYED=whole(0, seeds.EVOLUTION_TRACKS), MOST_SIGMA=number(1e-9, 10), PATIENCE=whole(1),
         SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1),
         ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5),
         TEACHER_GRIP=number(0.05, 1), SEED=seed(), ENV_ID=choice(*ENV_IDS),
@@ -144,7 +145,7 @@ def _evolve(s, search: Search, workers: Workers, scale: tuple) -> None:
         with tqdm(total=races, desc=f"generation {generation}", unit="race", leave=False) as bar:
             row = search.advance(
                 workers, scale, s.TRACKS, s.PATIENCE, select, lambda *_: bar.update(),
-                s.MOST_SIGMA,
+                s.MOST_SIGMA, s.REPLAYED,
             )  # fmt: skip
         print(f"{search.status(row)}, {clock.left(generation + 1)} left", flush=True)
     if s.SELECT_TRACKS and search.measured_at != search.evolution.generation:

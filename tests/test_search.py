@@ -117,6 +117,32 @@ def test_more_tracks_may_be_driven_as_the_search_converges(tmp_path):
     assert [row["tracks"] for row in resumed.history] == [3, 5]
 
 
+def test_the_worst_tracks_are_driven_again_until_others_are_worse(tmp_path):
+    class Harder(Hill):
+        """Each new track is worse than those before, until it is driven a second time."""
+
+        def _lap(self, race, chosen):
+            met = sum(race.seed == other.seed for races in self.runs for other in races) > 8
+            return Lap(race.seed, 900.0 if met else -race.seed / 1e6, 100, 9, 300, complete=met)
+
+    def driven(hill):
+        return [[race.seed for race in races[: len(races) // 8]] for races in hill.runs]
+
+    whole, parts = Harder(), Harder()
+    search = begin(tmp_path / "whole")
+    for _ in range(3):
+        search.advance(whole, (MEAN, SD), 3, 50, [], replayed=2)
+        begun = resume(tmp_path / "parts") or begin(tmp_path / "parts")
+        begun.advance(parts, (MEAN, SD), 3, 50, [], replayed=2)
+    first, second, third = (
+        seeds.EVOLUTION + seeds.EVOLUTION_TRACKS * generation for generation in range(3)
+    )
+    assert driven(whole) == [
+        [first, first + 1, first + 2], [first + 2, first + 1, second], [second, first, third],
+    ]  # fmt: skip
+    assert driven(parts) == driven(whole)
+
+
 def test_the_candidates_keep_to_the_limit_of_sigma_whenever_the_run_was_stopped(tmp_path):
     for name, generations in ("whole", [3]), ("stopped", [1, 2]):
         begin(tmp_path / name)

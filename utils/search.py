@@ -47,6 +47,7 @@ class Search:
         self._best_tracks: int | None = None  # so many of them
         self._spent: dict[str, float] = {"frames": 0, "core_hours": 0.0}  # before the first row
         self.measured_at: int | None = None  # generation of the last measurement
+        self._driven: dict[int, float] = {}  # track: the population's mean, when last it drove it
         self.history: list[dict[str, float]] = []  # a row a generation; columns as in COLUMNS
 
     @property
@@ -95,6 +96,7 @@ class Search:
         self._best_tracks = _number_or_none(header.get("best_tracks"))
         self.measured_at = _number_or_none(header["measured_at"])
         self._spent = {name: _number(header["spent"][name]) for name in self._spent}
+        self._driven = {int(track): _number(score) for track, score in header.get("driven", [])}
         self.history = [
             {name: _number(row[name]) for name in COLUMNS if name in row or name in ALWAYS}
             for row in header["history"]
@@ -126,8 +128,9 @@ class Search:
         select: Sequence[int],
         on_lap: Any = None,
         most_sigma: float = np.inf,
+        replayed: int = 0,
     ) -> dict[str, float]:
-        """One generation: all candidates drive the same new tracks.
+        """One generation: all candidates drive the same tracks.
 
         Args:
             scale: mean and sd of the features, in whose units the distribution lives.
@@ -135,21 +138,25 @@ class Search:
             patience: frames without a new tile after which a race is given up.
             select: seeds on which the mean is measured as well, driven to the end; may be empty.
             most_sigma: the candidates are drawn with no larger sigma; may differ likewise.
+            replayed: so many of the tracks are those that went worst so far, the others are new;
+                may differ likewise.
         """
         meter = Meter(workers)
         self.evolution.limit_sigma(most_sigma)
         generation = self.evolution.generation
         candidates = self.evolution.ask()
         mean = self._plain(self.evolution.mean, scale)
-        first = seeds.EVOLUTION + generation * seeds.EVOLUTION_TRACKS
+        chosen = self._choose(tracks, replayed)
         races = [
             Race(seed, parameters, patience)
             for parameters in self._plain(candidates, scale)
-            for seed in range(first, first + tracks)
+            for seed in chosen
         ]
         laps = workers.run([*races, *(Race(seed, mean) for seed in select)], on_result=on_lap)
         driven, selected = laps[: len(races)], laps[len(races) :]
-        scores = np.array([lap.score for lap in driven]).reshape(len(candidates), tracks).mean(1)
+        by_track = np.array([lap.score for lap in driven]).reshape(len(candidates), tracks)
+        scores = by_track.mean(1)
+        self._driven |= dict(zip(chosen, by_track.mean(0).tolist(), strict=True))
         self._consider(mean, selected)
         self.evolution.tell(candidates, scores)
         if self.best_score is None:  # nothing was ever measured: the latest has to do
@@ -205,7 +212,7 @@ class Search:
             {**self.evolution.state(), "best": self.best},
             made_from=self._made_from, versions=game(), best_score=self.best_score,
             best_tracks=self._best_tracks, measured_at=self.measured_at, spent=self._spent,
-            history=self.history,
+            driven=list(self._driven.items()), history=self.history,
         )  # fmt: skip
         self.publish()
 
@@ -221,6 +228,12 @@ class Search:
         write_log(log, COLUMNS, self.history)
         if self.history:
             learning_curve(picture, self.history)
+
+    def _choose(self, tracks: int, replayed: int) -> list[int]:
+        """Seeds of this generation's tracks: the worst so far, then new ones."""
+        worst = sorted(self._driven, key=self._driven.__getitem__)[: min(replayed, tracks)]
+        first = seeds.EVOLUTION + self.evolution.generation * seeds.EVOLUTION_TRACKS
+        return [*worst, *range(first, first + tracks - len(worst))]
 
     def _plain(self, parameters: np.ndarray, scale: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         return unstandardise(parameters, *scale).astype(np.float32)
