@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 from models.mdn_rnn import MDNRNN
 from models.vae import sample
-from utils.artifacts import demand_writable, load_header, sweep
-from utils.command_line import UserError, folder, number, processes, run, seed, settings, whole
+from utils.artifacts import demand_writable, sweep
+from utils.command_line import folder, number, processes, run, seed, settings, whole
 from utils.dream import dream_film
+from utils.encoding import demand_encoded
 from utils.networks import load_vae, rnn_path, save_network
-from utils.rollouts import COLLECT, ENCODE, latents, load_latents
+from utils.rollouts import latents
 from utils.sequences import Sequence, batches, load_sequences, pieces
 from utils.training import CLIP, Training, is_trained, state_path
 
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     sweep(s.CHECKPOINTS)
     vae, vae_header = load_vae(s.CHECKPOINTS)
     paths, fingerprint = latents(s.LATENTS)
-    _demand_fresh(paths, vae_header, Path(s.ROLLOUTS))
+    demand_encoded(paths, vae_header, Path(s.ROLLOUTS))
     constants = ("HIDDEN", "MIXTURES", "EPOCHS", "BATCH", "LENGTH", "LEARNING_RATE", "SEED")
     made_from = {
         "vae": vae_header["fingerprint"],
@@ -100,27 +101,6 @@ def main(argv: list[str] | None = None) -> None:
     dream_film(film, vae, rnn, paths[::20], s.TEMPERATURE)
     training.finish()
     print(f"{target} saved; next: python 05_train_controller.py")
-
-
-def _demand_fresh(paths: list[Path], vae: dict, rollouts: Path) -> None:
-    """Refuse latents that stage 03 would encode anew, or that are still to be encoded."""
-    for path in paths:
-        header, arrays = load_latents(path)
-        made_from = header["made_from"]
-        width = arrays["mu"].shape[1]
-        if made_from["vae"] != vae["fingerprint"] or width != vae["sizes"]["latent_dim"]:
-            raise UserError(f"{path} was encoded by another V; {ENCODE}.")
-        rollout = rollouts / path.name
-        if rollout.exists() and _mark(rollout) != made_from["rollout"]:
-            raise UserError(f"{path} was encoded from another {rollout}; {ENCODE}.")
-    encoded = {path.name for path in paths}
-    for rollout in sorted(rollouts.glob("*.npz")):
-        if rollout.name not in encoded and ".tmp." not in rollout.name:
-            raise UserError(f"{rollout} is not encoded yet; {ENCODE}.")
-
-
-def _mark(rollout: Path) -> str:
-    return load_header(rollout, "rollout", f"delete it and {COLLECT}")["fingerprint"]
 
 
 def _losses(rnn: MDNRNN, group: list[Sequence], length: int):

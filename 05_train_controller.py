@@ -1,4 +1,6 @@
-"""Stage 05: evolve C, the linear map from [z, h] to steering, gas and brake.
+"""Stage 05: find C, the linear map from [z, h] to steering, gas and brake.
+
+It is fitted to the autopilot's advice, or begins as zeros; then it is evolved.
 
 Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt
 Writes   checkpoints/NAME.pt, the best mean of the search distribution so far
@@ -7,7 +9,8 @@ Writes   checkpoints/NAME.pt, the best mean of the search distribution so far
          data/imitation/NAME/*.npz (finished rounds of the imitation)
 Time     about 30 minutes on two cores
 Run      python 05_train_controller.py
-         python 05_train_controller.py --start zeros --sigma 0.1 --name zeros   (as in the paper)
+         python 05_train_controller.py --start zeros --sigma 0.1 --name zeros --generations 2000
+         --tracks 5     (no teacher, as in the paper)
 
 Stopped, it goes on from the last finished generation when run again; with more GENERATIONS it goes
 on from where it ended.
@@ -24,7 +27,18 @@ from models.inference import ROWS
 from models.mdn_rnn import MDNRNN
 from utils import seeds
 from utils.artifacts import demand_writable, sweep
-from utils.command_line import choice, folder, number, processes, run, seed, settings, whole, word
+from utils.command_line import (
+    UserError,
+    choice,
+    folder,
+    number,
+    processes,
+    run,
+    seed,
+    settings,
+    whole,
+    word,
+)
 from utils.driving import Races
 from utils.envs import ENV_IDS
 from utils.evolution import Evolution
@@ -40,7 +54,7 @@ FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is 
 GENERATIONS = 12  # more go on from where the last run ended
 POPULATION = 48  # candidates a generation
 TRACKS = 12  # races of each candidate, the same for all; may be raised as it converges
-REPLAYED = 0  # of them the worst so far, the others new each generation; from zeros half of them
+REPLAYED = 0  # of them the worst of late, the others new each generation; late from zeros a half
 SIGMA = 0.002  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
 MOST_SIGMA = 0.2  # a wider population from zeros is mostly wrecks; may be lowered as it converges
 PATIENCE = 100  # frames without a new tile after which a training race is given up
@@ -72,6 +86,8 @@ def main(argv: list[str] | None = None) -> None:
         WORKERS=processes(), CHECKPOINTS=folder(), IMITATION=folder(),
         NAME=word(),
     )  # fmt: skip
+    if s.REPLAYED >= s.TRACKS:
+        raise UserError(f"REPLAYED (--replayed) must be below TRACKS, {s.TRACKS}: some are new.")
     vae, vae_header = load_vae(s.CHECKPOINTS)
     rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
     rounds = Path(s.IMITATION) / s.NAME

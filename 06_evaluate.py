@@ -4,7 +4,7 @@ Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt, checkpoints/controller.pt
 Writes   checkpoints/results/NAME.json (every race, and where the figures come from)
          checkpoints/results/NAME.png (maps of the worst five laps)
          best_lap.mp4 (the best race, beside what V sees and what M expects next)
-Time     about 1 minute on two cores; 100 tracks take 5
+Time     about 1 minute on two cores; 100 tracks take 6
 Run      python 06_evaluate.py
          python 06_evaluate.py --episodes 100 --name shipped     (the README's table)
          python 06_evaluate.py --driver autopilot --episodes 100 --name autopilot
@@ -21,6 +21,7 @@ from utils.artifacts import demand_writable, sweep
 from utils.command_line import (
     UserError,
     choice,
+    film_name,
     folder,
     number,
     processes,
@@ -41,7 +42,7 @@ from utils.workers import OneAtATime, Workers
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----
 EPISODES = 10  # tracks to drive, as the project that we follow reported; 100 for the table
 FIRST_SEED = 0  # of the tracks; 0-99 are for reports, nothing is trained or chosen on them
-ENV_ID = "CarRacing-v3"  # the stock environment: scores are only ever reported on this one
+ENV_ID = "CarRacing-v3"  # the stock environment, on which scores are reported
 DRIVER = "agent"  # or "autopilot" or "random", to compare with
 LINE_OFFSET = 2.5  # units off the centre line that the autopilot's line may take
 GRIP = 0.94  # share of the road's grip that the autopilot uses
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
         EPISODES=whole(1, 1_000_000), FIRST_SEED=seed(), ENV_ID=choice(*ENV_IDS),
         DRIVER=choice("agent", *DRIVERS),
         LINE_OFFSET=number(0, 5.5), GRIP=number(0.05, 1), CONTROLLER=word(),
-        LOOK_EVERY=whole(1, 1000), NAME=word(), FILM=word(),
+        LOOK_EVERY=whole(1, 1000), NAME=word(), FILM=film_name(),
         WORKERS=processes(), CHECKPOINTS=folder(),
     )  # fmt: skip
     report = Path(s.CHECKPOINTS) / "results" / f"{s.NAME}.json"
@@ -80,7 +81,10 @@ def main(argv: list[str] | None = None) -> None:
         meter = Meter(workers)
         laps = workers.run(races, on_result=lambda *_: bar.update())
     made_from = {"env_id": s.ENV_ID, "driver": s.DRIVER}
-    made_from |= {**agent.origin, "look_every": s.LOOK_EVERY} if agent else {}
+    if agent:
+        made_from |= {**agent.origin, "look_every": s.LOOK_EVERY}
+    elif s.DRIVER == "autopilot":
+        made_from |= _autopilot(s)
     save_report(report, laps, made_from, meter.seconds, meter.processor_seconds)
     picture_worst(report.with_suffix(".png"), laps)
     print(f"{sentence(laps)}; every race is in {report}")
@@ -94,11 +98,15 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{s.FILM} shows the best one: track {best.seed}, score {best.score:.1f}")
 
 
+def _autopilot(s) -> dict[str, float]:
+    return {"line_offset": s.LINE_OFFSET, "grip": s.GRIP}
+
+
 def _workers(s, agent: TrainedAgent | None) -> Workers:
     workers = min(s.WORKERS, s.EPISODES)
     if agent is None:
-        settings = {"line_offset": s.LINE_OFFSET, "grip": s.GRIP}
-        races = DriverRaces(s.DRIVER, settings if s.DRIVER == "autopilot" else {}, s.ENV_ID)
+        settings = _autopilot(s) if s.DRIVER == "autopilot" else {}
+        races = DriverRaces(s.DRIVER, settings, s.ENV_ID)
         return Workers(workers, OneAtATime, {"function": races}, preload=["utils.drivers"])
     setup = {"env_id": s.ENV_ID, "vae": agent.vae, "rnn": agent.rnn}
     return Workers(workers, Races, setup, slots=ROWS, preload=["utils.drivers"])

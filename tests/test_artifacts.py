@@ -1,5 +1,6 @@
 """Saving, fingerprinting, loading, and refusing whatever is not sound."""
 
+import errno
 import os
 import pickle
 
@@ -88,6 +89,18 @@ def test_unsound_files_are_refused_by_name(tmp_path, monkeypatch, suffix, damage
     with pytest.raises(UserError, match=rf"x\{suffix}.*make it\."):
         load(path, "thing", "make it")
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("trouble", [errno.EIO, errno.EMFILE])
+def test_a_file_is_not_blamed_for_the_trouble_of_the_machine(tmp_path, monkeypatch, trouble):
+    def fail(*_, **__):
+        raise OSError(trouble, os.strerror(trouble))
+
+    path = tmp_path / "x.npz"
+    artifacts.save_arrays(path, "thing", {"a": np.zeros(3)})
+    monkeypatch.setattr(artifacts.zipfile, "ZipFile", fail)
+    with pytest.raises(OSError, match=os.strerror(trouble)):
+        artifacts.load_arrays(path, "thing", "delete it")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

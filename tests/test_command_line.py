@@ -8,18 +8,18 @@ import pytest
 from utils.command_line import (
     UserError,
     choice,
+    film_name,
     folder,
     number,
     settings,
     whole,
     word,
-    yes_no,
 )
 
 EPOCHS = 3  # times that every frame is seen
 RATE = 0.5  # of learning
 START = "zeros"  # or imitation
-DIAGONAL = False  # or not
+FILM = "none"  # or its name
 FOLDER = "data"  # where
 NAME = "run"  # of it
 
@@ -27,13 +27,13 @@ NAME = "run"  # of it
 def read(*argv: str):
     return settings(
         globals(), list(argv), EPOCHS=whole(1), RATE=number(0, 1), START=choice("zeros", "ones"),
-        DIAGONAL=yes_no(), FOLDER=folder(), NAME=word(),
+        FILM=film_name(), FOLDER=folder(), NAME=word(),
     )  # fmt: skip
 
 
 def test_constants_are_the_defaults_and_flags_override_them():
-    s = read("--epochs", "7", "--diagonal", "true")
-    assert (s.EPOCHS, s.RATE, s.START, s.DIAGONAL) == (7, 0.5, "zeros", True)
+    s = read("--epochs", "7", "--film", "a.mp4")
+    assert (s.EPOCHS, s.RATE, s.START, s.FILM) == (7, 0.5, "zeros", "a.mp4")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,8 @@ def test_constants_are_the_defaults_and_flags_override_them():
         (["--rate", "nan"], "RATE .*from 0 to 1, not nan"),
         (["--rate", "2"], "RATE"),
         (["--start", "twos"], "START .*one of zeros, ones, not 'twos'"),
-        (["--diagonal", "maybe"], "DIAGONAL .*true or false"),
+        (["--film", "lap.gif"], "FILM .*ends in .mp4, or .none., not 'lap.gif'"),
+        (["--film", "../lap.mp4"], "FILM"),
         (["--folder", __file__], "FOLDER .*no file may stand in its place"),
         (["--folder", __file__ + "/below"], "FOLDER"),
         (["--name", "../x"], "NAME .*plain name"),

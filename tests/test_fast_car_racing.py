@@ -9,7 +9,8 @@ import pytest
 from gymnasium.envs.box2d.car_racing import CarRacing
 
 import utils.fast_car_racing as fast_module
-from utils.fast_car_racing import FAST_ID, STOCK_ID, FastCarRacing
+from utils.envs import FAST_ID, STOCK_ID
+from utils.fast_car_racing import FastCarRacing
 
 
 @pytest.fixture(autouse=True)

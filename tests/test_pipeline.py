@@ -437,6 +437,11 @@ def test_05_begins_at_zero_and_logs_every_generation(finished):
     picture(folder / "controller.png")
 
 
+def test_05_refuses_to_drive_no_new_tracks(project):
+    with pytest.raises(UserError, match=r"REPLAYED .*below TRACKS, 1"):
+        tiny.stage(5, **FLAGS[5] | {"replayed": 1})
+
+
 def test_05_resumes_and_says_so(project):
     before = read_log("checkpoints/controller.csv")
     parameters = load_agent("checkpoints").parameters
@@ -615,6 +620,14 @@ def test_04_refuses_latents_of_other_rollouts(project):
     path.replace(project / "data" / "rollouts" / EPISODES[1])
     with pytest.raises(UserError, match=r"autopilot_100001\.npz .*03_encode_dataset\.py"):
         tiny.stage(4, **FLAGS[4])
+
+
+def test_04_refuses_latents_of_another_arithmetic(project, monkeypatch):
+    monkeypatch.setattr("utils.encoding.arithmetic", lambda: "another")
+    with pytest.raises(UserError, match=r"\.npz .*another arithmetic.*03_encode_dataset\.py"):
+        tiny.stage(4, **FLAGS[4])
+    shutil.rmtree(project / "data" / "rollouts")
+    assert "already" in tiny.stage(4, **FLAGS[4])  # nobody could encode them anew
 
 
 def test_04_refuses_to_leave_out_rollouts_that_are_not_encoded_yet(project):

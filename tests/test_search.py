@@ -143,6 +143,26 @@ def test_the_worst_tracks_are_driven_again_until_others_are_worse(tmp_path):
     assert driven(parts) == driven(whole)
 
 
+def test_the_log_tells_of_the_new_tracks_alone_and_bad_ones_are_forgotten(tmp_path, monkeypatch):
+    class Cursed(Hill):
+        """The very first track goes badly, for ever."""
+
+        def _lap(self, race, chosen):
+            cursed = race.seed == seeds.EVOLUTION
+            return Lap(race.seed, -50.0 if cursed else 900.0, 100, 9, 300, complete=not cursed)
+
+    monkeypatch.setattr("utils.search.REPLAYED_WITHIN", 2)
+    search, cursed = begin(tmp_path), Cursed()
+    for _ in range(4):
+        search.advance(cursed, (MEAN, SD), 3, 50, [], replayed=1)
+    again = [seeds.EVOLUTION in {race.seed for race in races} for races in cursed.runs]
+    assert again == [True, True, True, False]
+    rows = search.history
+    assert [row["replayed"] for row in rows] == [0, 1, 1, 1]
+    assert [row["mean"] for row in rows] == [pytest.approx(1750 / 3), 900, 900, 900]
+    assert [row["laps"] for row in rows] == [pytest.approx(2 / 3), 1, 1, 1]
+
+
 def test_the_candidates_keep_to_the_limit_of_sigma_whenever_the_run_was_stopped(tmp_path):
     for name, generations in ("whole", [3]), ("stopped", [1, 2]):
         begin(tmp_path / name)

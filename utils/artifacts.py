@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from utils.command_line import UserError
+from utils.command_line import UserError, system_trouble
 
 HEADER = "header.json"
 MOST_BYTES = 2 << 30  # a file that claims to unpack to more than this is not one of ours
@@ -249,5 +249,7 @@ def _refusing(path: str | Path, kind: str, remedy: str) -> Iterator[None]:
             f"{path} may not be read ({error.strerror}); give yourself access."
         ) from error
     except Exception as error:
+        if isinstance(error, OSError) and system_trouble(error):
+            raise
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise UserError(f"{path} is not a sound {kind} file ({reason}); {remedy}.") from error

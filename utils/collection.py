@@ -9,7 +9,7 @@ import numpy as np
 from utils import seeds
 from utils.command_line import UserError
 from utils.drivers import DRIVERS
-from utils.envs import make_env
+from utils.envs import STOCK_ID, make_env
 from utils.rollouts import load_rollout, record, save_rollout
 
 COLUMNS = ("seed", "score", "frames", "tiles", "total_tiles")  # of the log
@@ -87,7 +87,6 @@ class Collector:
 
 def drive_by_keyboard(directory: str, episodes: int) -> Iterator[dict[str, float]]:
     """Races that the user drives in a window, until `episodes` are saved or Esc is pressed."""
-    from utils.envs import STOCK_ID
     from utils.keyboard import Keyboard, Window
 
     taken = {path.name for path in Path(directory).glob("keyboard_*.npz")}

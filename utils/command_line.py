@@ -59,14 +59,6 @@ def choice(*options: str) -> Check:
     return Check(str, lambda value: value in options, "one of " + ", ".join(options))
 
 
-def yes_no() -> Check:
-    """True or False."""
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    return Check(
-        lambda text: words[text.lower()], lambda value: type(value) is bool, "true or false"
-    )
-
-
 def folder() -> Check:
     """A folder that exists or can be made: nothing on its way may be a file."""
 
@@ -85,6 +77,16 @@ def word() -> Check:
         str,
         lambda value: isinstance(value, str) and re.fullmatch(r"\w[\w.-]*", value) is not None,
         "a plain name of letters, digits, dots, dashes and underscores",
+    )
+
+
+def film_name() -> Check:
+    """The name of an .mp4 file, or "none"."""
+    plain = word()
+    return Check(
+        str,
+        lambda value: plain.allows(value) and (value == "none" or value.endswith(".mp4")),
+        'a plain name that ends in .mp4, or "none"',
     )
 
 
@@ -167,7 +169,7 @@ class _Parser(argparse.ArgumentParser):
 def _read(text: str, name: str, check: Check) -> Any:
     try:
         return check.read(text)
-    except (ValueError, KeyError):
+    except ValueError:
         raise UserError(f"{name} ({_flag(name)}) must be {check.wants}, not {text!r}.") from None
 
 

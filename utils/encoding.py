@@ -10,7 +10,7 @@ from models.inference import ROWS, Encoder, arithmetic
 from models.vae import VAE
 from utils.artifacts import load_header, save_arrays
 from utils.command_line import UserError
-from utils.rollouts import load_latents, load_rollout
+from utils.rollouts import COLLECT, ENCODE, load_latents, load_rollout
 
 
 class Encoding(NamedTuple):
@@ -34,13 +34,43 @@ def is_encoded(job: Encoding) -> bool:
     """Whether the latents are on disk, whole, and of this rollout and this V."""
     if not Path(job.latents).exists():
         return False
-    rollout = load_header(job.rollout, "rollout", "delete it and run python 01_collect_rollouts.py")
+    mark = _fingerprint(Path(job.rollout))
     try:
         header, _ = load_latents(Path(job.latents))
     except UserError as error:
         print(f"{error} Encoding it again.")
         return False
-    return header.get("made_from") == made_from(job, rollout["fingerprint"])
+    return header.get("made_from") == made_from(job, mark)
+
+
+def demand_encoded(paths: list[Path], vae: dict[str, Any], rollouts: Path) -> None:
+    """Refuse latents that stage 03 would encode anew, and rollouts that it has not encoded yet.
+
+    Args:
+        paths: of the latents.
+        vae: V's header.
+        rollouts: the folder they come from; what it no longer holds is not asked for.
+
+    Raises:
+        UserError: naming the first such file.
+    """
+    for path in paths:
+        header, arrays = load_latents(path)
+        found = header["made_from"]
+        width = arrays["mu"].shape[1]
+        if found.get("vae") != vae["fingerprint"] or width != vae["sizes"]["latent_dim"]:
+            raise UserError(f"{path} was encoded by another V; {ENCODE}.")
+        rollout = rollouts / path.name
+        job = Encoding(str(rollout), str(path), vae["fingerprint"])
+        if rollout.exists() and found != made_from(job, _fingerprint(rollout)):
+            raise UserError(
+                f"{path} was encoded from another {rollout}, or in another arithmetic than this "
+                f"machine's; {ENCODE}."
+            )
+    encoded = {path.name for path in paths}
+    for rollout in sorted(rollouts.glob("*.npz")):
+        if rollout.name not in encoded and ".tmp." not in rollout.name:
+            raise UserError(f"{rollout} is not encoded yet; {ENCODE}.")
 
 
 def encode(job: Encoding, vae: VAE) -> int:
@@ -62,3 +92,7 @@ def encode_frames(encoder: Encoder, frames: np.ndarray) -> tuple[np.ndarray, np.
     ]
     mu, logvar = (torch.cat(parts).numpy() for parts in zip(*pairs, strict=True))
     return mu, logvar
+
+
+def _fingerprint(rollout: Path) -> str:
+    return load_header(rollout, "rollout", f"delete it and {COLLECT}")["fingerprint"]

@@ -25,10 +25,9 @@ from gymnasium.error import InvalidAction
 
 from utils.car_sprites import draw_car, draw_zooming_car
 from utils.dashboard import draw_dashboard
+from utils.envs import FAST_ID, STOCK_ID
 from utils.track_canvas import FRAME_H, TrackCanvas
 
-FAST_ID = "FastCarRacing-v0"
-STOCK_ID = "CarRacing-v3"
 PROVED_EQUAL_TO = "1.4.0"  # the Gymnasium version whose CarRacing the tests compare with
 
 # The constants of stock's Car.step, multiplied in its order so that no bit differs.

@@ -36,7 +36,7 @@ class Round(NamedTuple):
     advice: np.ndarray  # (N, 3) float32
     scores: np.ndarray  # (laps,)
     complete: np.ndarray  # (laps,) bool
-    core_hours: np.ndarray  # () what the round cost
+    core_hours: np.ndarray  # () what driving it cost
 
 
 def imitate(
@@ -64,8 +64,9 @@ def imitate(
     mean, sd = scale
     student = np.zeros(ACTIONS * (len(mean) + 1), np.float32)
     data: list[Round] = []
-    meter = Meter(workers)
+    fitting = 0.0  # core-hours
     for number in range(rounds):
+        meter = Meter(workers)
         origin = {**made_from, "round": number}
         path = folder / f"round_{number:03d}.npz"
         done = _load(path, origin, len(mean))
@@ -81,13 +82,14 @@ def imitate(
             save_arrays(
                 path, "imitation round", done._asdict(), made_from=origin, versions=game()
             )
-            meter = Meter(workers)
         data.append(done)
+        meter = Meter(workers)
         features = (np.concatenate([r.features for r in data]) - mean) / sd
         student = fit(features, np.concatenate([r.advice for r in data]), student)
+        fitting += meter.core_hours
         report(number, done)
     frames = sum(len(done.features) for done in data)
-    return student, frames, float(sum(done.core_hours for done in data))
+    return student, frames, fitting + float(sum(done.core_hours for done in data))
 
 
 def fit(features: np.ndarray, advice: np.ndarray, start: np.ndarray) -> np.ndarray:

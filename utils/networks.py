@@ -61,9 +61,9 @@ def load_rnn(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, 
 def save_controller(
     path: Path, parameters: np.ndarray, made_from: dict[str, Any], **header: Any
 ) -> str:
-    """Write C, a plain linear map from [z, h]; returns its fingerprint."""
+    """Write C, a plain linear map from [z, h], and how it was found; returns its fingerprint."""
     weights = {"parameters": torch.from_numpy(np.asarray(parameters, np.float32).copy())}
-    return save_tensors(path, "C", weights, made_from=made_from, provenance=provenance(), **header)
+    return save_tensors(path, "C", weights, made_from=made_from, **header)
 
 
 def load_controller(
@@ -74,15 +74,16 @@ def load_controller(
     Args:
         vae: V's header, as `load_vae` returns it; rnn: M's.
     """
-    header = load_tensors(path, "C", TRAIN_C)
+    remedy = TRAIN_C if path.stem == "controller" else f"{TRAIN_C} --name {path.stem}"
+    header = load_tensors(path, "C", remedy)
     parameters = header.pop("weights").get("parameters")
     count = parameter_count(vae["sizes"]["latent_dim"], rnn["sizes"]["hidden"])
     if parameters is None or parameters.shape != (count,) or parameters.dtype != torch.float32:
-        raise UserError(f"{path} does not hold the {count} numbers of C; {TRAIN_C}.")
+        raise UserError(f"{path} does not hold the {count} numbers of C; {remedy}.")
     made_from = header.get("made_from")
-    for name, other in (("vae", vae), ("rnn", rnn)):
-        if not isinstance(made_from, dict) or made_from.get(name) != other["fingerprint"]:
-            raise UserError(f"{path} was made for another {name.upper()}; {TRAIN_C}.")
+    for what, name, header_there in (("V", "vae", vae), ("M", "rnn", rnn)):
+        if not isinstance(made_from, dict) or made_from.get(name) != header_there["fingerprint"]:
+            raise UserError(f"{path} was made for another {what}; {remedy}.")
     return parameters.numpy(), header
 
 

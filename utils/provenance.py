@@ -37,7 +37,7 @@ def provenance() -> dict[str, str]:
         "machine": machine(),
         "arithmetic": arithmetic(),
         "commit": commit(),
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
     }
 
 
@@ -49,6 +49,13 @@ def machine() -> str:
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else model
     return f"{model}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def command() -> str:
+    """The command line, as one would type it at the project's root."""
+    script = Path(sys.argv[0]).resolve()
+    name = str(script.relative_to(ROOT)) if script.is_relative_to(ROOT) else script.name
+    return shlex.join(["python", name, *sys.argv[1:]])
 
 
 def commit() -> str:

@@ -15,13 +15,14 @@ from utils.evolution import Evolution
 from utils.networks import controller_path, save_controller
 from utils.plots import learning_curve
 from utils.progress import Meter, write_log
-from utils.provenance import game, is_of_this_game
+from utils.provenance import game, is_of_this_game, provenance
 from utils.workers import Workers
 
 COLUMNS = (
-    "generation", "tracks", "frames", "mean", "best", "select_mean", "select_sd", "laps", "sigma",
-    "core_hours", "seconds",
+    "generation", "tracks", "replayed", "frames", "mean", "best", "select_mean", "select_sd",
+    "laps", "sigma", "core_hours", "seconds",
 )  # fmt: skip
+REPLAYED_WITHIN = 50  # generations; a track that went badly longer ago was another driver's
 ALWAYS = ("generation", "frames", "laps", "sigma", "core_hours", "seconds")  # in every row
 
 
@@ -43,6 +44,7 @@ class Search:
         self._parameters = parameters  # how many C has
         self.evolution: Evolution | None = None
         self.best: np.ndarray | None = None  # parameters of the best mean, for plain features
+        self._found: dict[str, Any] = {}  # in which generation, by which command
         self.best_score: float | None = None  # its mean on the selection seeds
         self._best_tracks: int | None = None  # so many of them
         self._spent: dict[str, float] = {"frames": 0, "core_hours": 0.0}  # before the first row
@@ -90,13 +92,15 @@ class Search:
         """Take over what was saved; a ValueError or the like where it cannot be that."""
         self.best = arrays.pop("best")
         self.evolution = Evolution.from_state(arrays)
+        self._found = {"generation": _number(header["found"]["generation"])}
+        self._found["provenance"] = dict(header["found"]["provenance"])
         if {self.best.shape, self.evolution.mean.shape} != {(self._parameters,)}:
             raise ValueError(f"its C does not have {self._parameters} numbers")
         self.best_score = _number_or_none(header["best_score"])
         self._best_tracks = _number_or_none(header.get("best_tracks"))
         self.measured_at = _number_or_none(header["measured_at"])
         self._spent = {name: _number(header["spent"][name]) for name in self._spent}
-        self._driven = {int(track): _number(score) for track, score in header.get("driven", [])}
+        self._driven = {int(track): _number(score) for track, score in header["driven"]}
         self.history = [
             {name: _number(row[name]) for name in COLUMNS if name in row or name in ALWAYS}
             for row in header["history"]
@@ -116,7 +120,7 @@ class Search:
         """
         self.evolution = evolution
         self._spent = {"frames": frames, "core_hours": core_hours}
-        self.best = self._plain(evolution.mean, scale)
+        self._keep(self._plain(evolution.mean, scale))
         self.save()
 
     def advance(
@@ -138,15 +142,17 @@ class Search:
             patience: frames without a new tile after which a race is given up.
             select: seeds on which the mean is measured as well, driven to the end; may be empty.
             most_sigma: the candidates are drawn with no larger sigma; may differ likewise.
-            replayed: so many of the tracks are those that went worst so far, the others are new;
-                may differ likewise.
+            replayed: so many of the tracks are the worst of late, the others are new; may differ
+                likewise.
         """
         meter = Meter(workers)
         self.evolution.limit_sigma(most_sigma)
         generation = self.evolution.generation
         candidates = self.evolution.ask()
         mean = self._plain(self.evolution.mean, scale)
-        chosen = self._choose(tracks, replayed)
+        worst = self._worst(replayed)
+        first = seeds.EVOLUTION + generation * seeds.EVOLUTION_TRACKS
+        chosen = [*worst, *range(first, first + tracks - len(worst))]
         races = [
             Race(seed, parameters, patience)
             for parameters in self._plain(candidates, scale)
@@ -154,18 +160,20 @@ class Search:
         ]
         laps = workers.run([*races, *(Race(seed, mean) for seed in select)], on_result=on_lap)
         driven, selected = laps[: len(races)], laps[len(races) :]
-        by_track = np.array([lap.score for lap in driven]).reshape(len(candidates), tracks)
-        scores = by_track.mean(1)
-        self._driven |= dict(zip(chosen, by_track.mean(0).tolist(), strict=True))
+        scores = np.array([lap.score for lap in driven]).reshape(len(candidates), tracks)
+        complete = np.array([lap.complete for lap in driven]).reshape(scores.shape)
+        self._driven |= dict(zip(chosen, scores.mean(0).tolist(), strict=True))
         self._consider(mean, selected)
-        self.evolution.tell(candidates, scores)
+        self.evolution.tell(candidates, scores.mean(1))
         if self.best_score is None:  # nothing was ever measured: the latest has to do
-            self.best = self._plain(self.evolution.mean, scale)
+            self._keep(self._plain(self.evolution.mean, scale))
+        new = slice(len(worst), None)  # the worst tracks say nothing about the others
         population = {
             "tracks": tracks,
-            "mean": float(scores.mean()),
-            "best": float(scores.max()),
-            "laps": float(np.mean([lap.complete for lap in driven])),
+            "replayed": len(worst),
+            "mean": float(scores[:, new].mean()),
+            "best": float(scores[:, new].mean(1).max()),
+            "laps": float(complete[:, new].mean()),
         }
         return self._note(generation, meter, laps, population, selected)
 
@@ -210,7 +218,8 @@ class Search:
         save_arrays(
             self.path, "evolution",
             {**self.evolution.state(), "best": self.best},
-            made_from=self._made_from, versions=game(), best_score=self.best_score,
+            made_from=self._made_from, versions=game(), found=self._found,
+            best_score=self.best_score,
             best_tracks=self._best_tracks, measured_at=self.measured_at, spent=self._spent,
             driven=list(self._driven.items()), history=self.history,
         )  # fmt: skip
@@ -220,20 +229,20 @@ class Search:
         """Bring C, the log and the picture up to date with the state."""
         spent = self.history[-1] if self.history else self._spent
         save_controller(
-            self._target, self.best, self._made_from,
-            generation=self.evolution.generation, select_score=self.best_score,
-            frames=spent["frames"], core_hours=spent["core_hours"],
+            self._target, self.best, self._made_from, **self._found,
+            select_score=self.best_score, frames=spent["frames"], core_hours=spent["core_hours"],
         )  # fmt: skip
         *_, log, picture = self.files
         write_log(log, COLUMNS, self.history)
         if self.history:
             learning_curve(picture, self.history)
 
-    def _choose(self, tracks: int, replayed: int) -> list[int]:
-        """Seeds of this generation's tracks: the worst so far, then new ones."""
-        worst = sorted(self._driven, key=self._driven.__getitem__)[: min(replayed, tracks)]
-        first = seeds.EVOLUTION + self.evolution.generation * seeds.EVOLUTION_TRACKS
-        return [*worst, *range(first, first + tracks - len(worst))]
+    def _worst(self, count: int) -> list[int]:
+        """Seeds of the tracks that went worst of late, the worst first."""
+        oldest = self.evolution.generation - REPLAYED_WITHIN
+        first = seeds.EVOLUTION + oldest * seeds.EVOLUTION_TRACKS
+        self._driven = {track: score for track, score in self._driven.items() if track >= first}
+        return sorted(self._driven, key=self._driven.__getitem__)[:count]
 
     def _plain(self, parameters: np.ndarray, scale: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         return unstandardise(parameters, *scale).astype(np.float32)
@@ -245,7 +254,12 @@ class Search:
         score = float(np.mean([lap.score for lap in laps]))
         comparable = self.best_score is not None and self._best_tracks == len(laps)
         if not comparable or score > self.best_score:  # few tracks are luckier than many
-            self.best, self.best_score, self._best_tracks = mean, score, len(laps)
+            self._keep(mean)
+            self.best_score, self._best_tracks = score, len(laps)
+
+    def _keep(self, mean: np.ndarray) -> None:
+        self.best = mean
+        self._found = {"generation": self.evolution.generation, "provenance": provenance()}
 
     def _note(
         self,
