@@ -45,7 +45,7 @@ from utils.evolution import Evolution
 from utils.imitation import Round, imitate
 from utils.networks import load_rnn, load_vae
 from utils.progress import Clock
-from utils.search import Search
+from utils.search import Plan, Search
 from utils.workers import Workers
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
@@ -54,7 +54,8 @@ FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is 
 GENERATIONS = 12  # more go on from where the last run ended
 POPULATION = 48  # candidates a generation
 TRACKS = 12  # races of each candidate, the same for all; may be raised as it converges
-REPLAYED = 0  # of them the worst of late, the others new each generation; late from zeros a half
+REPLAYED = 0  # of them the worst of late, the others new; most, once a C from zeros finishes laps
+SCOUTED = 0  # new tracks that the mean alone drives as well, each generation, to find bad ones
 SIGMA = 0.002  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
 MOST_SIGMA = 0.2  # a wider population from zeros is mostly wrecks; may be lowered as it converges
 PATIENCE = 100  # frames without a new tile after which a training race is given up
@@ -78,8 +79,9 @@ def main(argv: list[str] | None = None) -> None:
         globals(), argv,
         START=choice("imitation", "zeros"), FEATURES=choice("zh", "z", "h"),
         GENERATIONS=whole(0, 1_000_000), POPULATION=whole(6, 10_000),
-        TRACKS=whole(1, seeds.EVOLUTION_TRACKS), SIGMA=number(1e-9, 10),
-        REPLAYED=whole(0, seeds.EVOLUTION_TRACKS), MOST_SIGMA=number(1e-9, 10), PATIENCE=whole(1),
+        TRACKS=whole(1, seeds.EVOLUTION_TRACKS // 2), REPLAYED=whole(),
+        SCOUTED=whole(0, seeds.EVOLUTION_TRACKS // 2), SIGMA=number(1e-9, 10),
+        MOST_SIGMA=number(1e-9, 10), PATIENCE=whole(1),
         SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1),
         ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5),
         TEACHER_GRIP=number(0.05, 1), SEED=seed(), ENV_ID=choice(*ENV_IDS),
@@ -154,15 +156,13 @@ def _imitate(
 
 def _evolve(s, search: Search, workers: Workers, scale: tuple) -> None:
     clock = Clock(search.evolution.generation, s.GENERATIONS)
+    plan = Plan(s.TRACKS, s.PATIENCE, s.REPLAYED, s.SCOUTED, s.MOST_SIGMA)
     while (generation := search.evolution.generation) < s.GENERATIONS:
         due = generation % s.SELECT_EVERY == 0 and search.measured_at != generation
         select = seeds.SELECT[: s.SELECT_TRACKS] if due else []
-        races = s.POPULATION * s.TRACKS + len(select)
+        races = s.POPULATION * s.TRACKS + s.SCOUTED + len(select)
         with tqdm(total=races, desc=f"generation {generation}", unit="race", leave=False) as bar:
-            row = search.advance(
-                workers, scale, s.TRACKS, s.PATIENCE, select, lambda *_: bar.update(),
-                s.MOST_SIGMA, s.REPLAYED,
-            )  # fmt: skip
+            row = search.advance(workers, scale, plan, select, lambda *_: bar.update())
         print(f"{search.status(row)}, {clock.left(generation + 1)} left", flush=True)
     if s.SELECT_TRACKS and search.measured_at != search.evolution.generation:
         print(search.status(search.measure(workers, scale, seeds.SELECT[: s.SELECT_TRACKS])))

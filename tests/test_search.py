@@ -19,7 +19,7 @@ from utils.driving import Lap
 from utils.envs import FAST_ID, MAX_FRAMES
 from utils.evolution import Evolution
 from utils.progress import read_log
-from utils.search import COLUMNS, Search
+from utils.search import COLUMNS, Plan, Search
 
 N = 6
 MEAN, SD = np.array([3.0], np.float32), np.array([0.5], np.float32)  # of the one feature
@@ -74,7 +74,7 @@ def resume(folder, **changed):
 
 def advance(search, workers, generations, select=(), tracks=3):
     for _ in range(generations):
-        search.advance(workers, (MEAN, SD), tracks, 50, select)
+        search.advance(workers, (MEAN, SD), Plan(tracks, 50), select)
 
 
 def untimed(history):
@@ -98,8 +98,7 @@ def test_all_candidates_drive_the_same_tracks_and_every_generation_new_ones(tmp_
     asked = search.evolution.ask()
     advance(search, hill, 2)
     for generation, races in enumerate(hill.runs):
-        first = seeds.EVOLUTION + seeds.EVOLUTION_TRACKS * generation
-        assert [race.seed for race in races] == [first, first + 1, first + 2] * 8
+        assert [race.seed for race in races] == list(seeds.evolution(generation)[:3]) * 8
         assert {race.patience for race in races} == {50}
         assert not set(seeds.SELECT) & {race.seed for race in races}
     for i, race in enumerate(hill.runs[0]):
@@ -131,16 +130,33 @@ def test_the_worst_tracks_are_driven_again_until_others_are_worse(tmp_path):
     whole, parts = Harder(), Harder()
     search = begin(tmp_path / "whole")
     for _ in range(3):
-        search.advance(whole, (MEAN, SD), 3, 50, [], replayed=2)
+        search.advance(whole, (MEAN, SD), Plan(3, 50, replayed=2), [])
         begun = resume(tmp_path / "parts") or begin(tmp_path / "parts")
-        begun.advance(parts, (MEAN, SD), 3, 50, [], replayed=2)
-    first, second, third = (
-        seeds.EVOLUTION + seeds.EVOLUTION_TRACKS * generation for generation in range(3)
-    )
+        begun.advance(parts, (MEAN, SD), Plan(3, 50, replayed=2), [])
+    first, second, third = (seeds.evolution(generation)[0] for generation in range(3))
     assert driven(whole) == [
         [first, first + 1, first + 2], [first + 2, first + 1, second], [second, first, third],
     ]  # fmt: skip
     assert driven(parts) == driven(whole)
+
+
+def test_bad_tracks_are_found_by_the_mean_alone(tmp_path):
+    class Rough(Hill):
+        """One track in ten goes badly."""
+
+        def _lap(self, race, chosen):
+            return Lap(race.seed, 900.0 if race.seed % 10 else -50.0, 100, 9, 300, complete=True)
+
+    search, rough = begin(tmp_path), Rough()
+    mean = plain(search.evolution.mean)
+    for _ in range(2):
+        search.advance(rough, (MEAN, SD), Plan(3, 50, replayed=2, scouted=20), [])
+    first, second = seeds.evolution(0), seeds.evolution(1)
+    scouts = rough.runs[0][3 * 8 :]
+    assert [race.seed for race in scouts] == list(first[3:23])
+    assert all(np.array_equal(race.parameters, mean) for race in scouts)
+    assert [race.seed for race in rough.runs[1][:3]] == [first[0], first[10], second[0]]
+    assert search.history[0]["mean"] == pytest.approx(1750 / 3)  # of the candidates alone
 
 
 def test_the_log_tells_of_the_new_tracks_alone_and_bad_ones_are_forgotten(tmp_path, monkeypatch):
@@ -151,10 +167,10 @@ def test_the_log_tells_of_the_new_tracks_alone_and_bad_ones_are_forgotten(tmp_pa
             cursed = race.seed == seeds.EVOLUTION
             return Lap(race.seed, -50.0 if cursed else 900.0, 100, 9, 300, complete=not cursed)
 
-    monkeypatch.setattr("utils.search.REPLAYED_WITHIN", 2)
+    monkeypatch.setattr("utils.curriculum.FORGOTTEN_AFTER", 1)
     search, cursed = begin(tmp_path), Cursed()
     for _ in range(4):
-        search.advance(cursed, (MEAN, SD), 3, 50, [], replayed=1)
+        search.advance(cursed, (MEAN, SD), Plan(3, 50, replayed=1), [])
     again = [seeds.EVOLUTION in {race.seed for race in races} for races in cursed.runs]
     assert again == [True, True, True, False]
     rows = search.history
@@ -169,7 +185,7 @@ def test_the_candidates_keep_to_the_limit_of_sigma_whenever_the_run_was_stopped(
         for count in generations:
             search, hill = resume(tmp_path / name), Hill()
             for _ in range(count):
-                search.advance(hill, (MEAN, SD), 3, 50, [], most_sigma=0.02)
+                search.advance(hill, (MEAN, SD), Plan(3, 50, most_sigma=0.02), [])
     drawn = np.array([race.parameters for race in hill.runs[-1]])
     assert drawn.std(0).mean() < 2 * 0.02 / SD  # the features' scale turns 0.1 into 0.2
     whole, stopped = (untimed(resume(tmp_path / name).history) for name in ("whole", "stopped"))

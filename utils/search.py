@@ -1,8 +1,9 @@
 """Stage 05's work: one evolution from its start to its end, saved whole after every generation."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from models.controller import unstandardise
 from utils import seeds
 from utils.artifacts import load_arrays, save_arrays
 from utils.command_line import UserError
+from utils.curriculum import Curriculum
 from utils.driving import Lap, Race
 from utils.evolution import Evolution
 from utils.networks import controller_path, save_controller
@@ -22,8 +24,17 @@ COLUMNS = (
     "generation", "tracks", "replayed", "frames", "mean", "best", "select_mean", "select_sd",
     "laps", "sigma", "core_hours", "seconds",
 )  # fmt: skip
-REPLAYED_WITHIN = 50  # generations; a track that went badly longer ago was another driver's
 ALWAYS = ("generation", "frames", "laps", "sigma", "core_hours", "seconds")  # in every row
+
+
+class Plan(NamedTuple):
+    """What a generation drives; may differ from one to the next."""
+
+    tracks: int  # races of each candidate
+    patience: int  # frames without a new tile after which a race is given up
+    replayed: int = 0  # of the tracks, how many are the worst of late; below `tracks`
+    scouted: int = 0  # further new tracks that the mean drives alone, to find bad ones
+    most_sigma: float = math.inf  # the candidates are drawn with no larger one
 
 
 class Search:
@@ -49,7 +60,7 @@ class Search:
         self._best_tracks: int | None = None  # so many of them
         self._spent: dict[str, float] = {"frames": 0, "core_hours": 0.0}  # before the first row
         self.measured_at: int | None = None  # generation of the last measurement
-        self._driven: dict[int, float] = {}  # track: the population's mean, when last it drove it
+        self._curriculum = Curriculum()
         self.history: list[dict[str, float]] = []  # a row a generation; columns as in COLUMNS
 
     @property
@@ -100,7 +111,7 @@ class Search:
         self._best_tracks = _number_or_none(header.get("best_tracks"))
         self.measured_at = _number_or_none(header["measured_at"])
         self._spent = {name: _number(header["spent"][name]) for name in self._spent}
-        self._driven = {int(track): _number(score) for track, score in header["driven"]}
+        self._curriculum = Curriculum(header["driven"])
         self.history = [
             {name: _number(row[name]) for name in COLUMNS if name in row or name in ALWAYS}
             for row in header["history"]
@@ -127,49 +138,47 @@ class Search:
         self,
         workers: Workers,
         scale: tuple[np.ndarray, np.ndarray],
-        tracks: int,
-        patience: int,
+        plan: Plan,
         select: Sequence[int],
         on_lap: Any = None,
-        most_sigma: float = np.inf,
-        replayed: int = 0,
     ) -> dict[str, float]:
         """One generation: all candidates drive the same tracks.
 
         Args:
             scale: mean and sd of the features, in whose units the distribution lives.
-            tracks: races of each candidate; may differ from generation to generation.
-            patience: frames without a new tile after which a race is given up.
             select: seeds on which the mean is measured as well, driven to the end; may be empty.
-            most_sigma: the candidates are drawn with no larger sigma; may differ likewise.
-            replayed: so many of the tracks are the worst of late, the others are new; may differ
-                likewise.
+            on_lap: called after every race, as by `Workers.run`.
         """
         meter = Meter(workers)
-        self.evolution.limit_sigma(most_sigma)
+        self.evolution.limit_sigma(plan.most_sigma)
         generation = self.evolution.generation
         candidates = self.evolution.ask()
         mean = self._plain(self.evolution.mean, scale)
-        worst = self._worst(replayed)
-        first = seeds.EVOLUTION + generation * seeds.EVOLUTION_TRACKS
-        chosen = [*worst, *range(first, first + tracks - len(worst))]
+        worst = self._curriculum.worst(plan.replayed)
+        own, count = seeds.evolution(generation), plan.tracks - len(worst)
+        tracks = [*worst, *own[:count]]
         races = [
-            Race(seed, parameters, patience)
+            Race(seed, parameters, plan.patience)
             for parameters in self._plain(candidates, scale)
-            for seed in chosen
+            for seed in tracks
         ]
+        races += [Race(seed, mean, plan.patience) for seed in own[count : count + plan.scouted]]
         laps = workers.run([*races, *(Race(seed, mean) for seed in select)], on_result=on_lap)
-        driven, selected = laps[: len(races)], laps[len(races) :]
-        scores = np.array([lap.score for lap in driven]).reshape(len(candidates), tracks)
+        driven = laps[: len(candidates) * plan.tracks]
+        scouted, selected = laps[len(driven) : len(races)], laps[len(races) :]
+        scores = np.array([lap.score for lap in driven]).reshape(len(candidates), plan.tracks)
         complete = np.array([lap.complete for lap in driven]).reshape(scores.shape)
-        self._driven |= dict(zip(chosen, scores.mean(0).tolist(), strict=True))
+        self._curriculum.note(generation, tracks, scores.mean(0))
+        self._curriculum.note(
+            generation, [lap.seed for lap in scouted], [lap.score for lap in scouted]
+        )
         self._consider(mean, selected)
         self.evolution.tell(candidates, scores.mean(1))
         if self.best_score is None:  # nothing was ever measured: the latest has to do
             self._keep(self._plain(self.evolution.mean, scale))
-        new = slice(len(worst), None)  # the worst tracks say nothing about the others
+        new = slice(len(worst), None)  # the bad tracks say nothing about the others
         population = {
-            "tracks": tracks,
+            "tracks": plan.tracks,
             "replayed": len(worst),
             "mean": float(scores[:, new].mean()),
             "best": float(scores[:, new].mean(1).max()),
@@ -221,7 +230,7 @@ class Search:
             made_from=self._made_from, versions=game(), found=self._found,
             best_score=self.best_score,
             best_tracks=self._best_tracks, measured_at=self.measured_at, spent=self._spent,
-            driven=list(self._driven.items()), history=self.history,
+            driven=self._curriculum.scores, history=self.history,
         )  # fmt: skip
         self.publish()
 
@@ -236,13 +245,6 @@ class Search:
         write_log(log, COLUMNS, self.history)
         if self.history:
             learning_curve(picture, self.history)
-
-    def _worst(self, count: int) -> list[int]:
-        """Seeds of the tracks that went worst of late, the worst first."""
-        oldest = self.evolution.generation - REPLAYED_WITHIN
-        first = seeds.EVOLUTION + oldest * seeds.EVOLUTION_TRACKS
-        self._driven = {track: score for track, score in self._driven.items() if track >= first}
-        return sorted(self._driven, key=self._driven.__getitem__)[:count]
 
     def _plain(self, parameters: np.ndarray, scale: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         return unstandardise(parameters, *scale).astype(np.float32)

@@ -9,3 +9,9 @@ ROLLOUTS = 100_000  # first track of stage 01
 IMITATION = 10_000_000  # first track of stage 05's imitation
 EVOLUTION = 100_000_000  # first track of stage 05's evolution
 EVOLUTION_TRACKS = 1_000  # of them belong to each generation, however many it drives
+
+
+def evolution(generation: int) -> range:
+    """The tracks that belong to one generation of stage 05's evolution."""
+    first = EVOLUTION + generation * EVOLUTION_TRACKS
+    return range(first, first + EVOLUTION_TRACKS)

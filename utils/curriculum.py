@@ -1,0 +1,38 @@
+"""Which training tracks are driven again: those that went worst of late.
+
+A driver that completes nineteen laps of twenty learns little from new tracks: most of what it lacks
+is on the few that throw it off the road. Those are remembered and driven until others are worse, as
+in Jiang, Grefenstette & Rocktäschel, Prioritized Level Replay (2021).
+"""
+
+from collections.abc import Iterable, Sequence
+
+from utils import seeds
+
+FORGOTTEN_AFTER = 50  # generations; a track that went badly longer ago was another driver's
+
+
+class Curriculum:
+    """Remembers how the tracks of the last generations went.
+
+    Args:
+        scores: pairs of track and score, as the property of that name gave them to be saved.
+    """
+
+    def __init__(self, scores: Iterable[Sequence[float]] = ()) -> None:
+        self._scores = {int(track): float(score) for track, score in scores}
+
+    @property
+    def scores(self) -> list[tuple[int, float]]:
+        """All that it remembers."""
+        return list(self._scores.items())
+
+    def worst(self, count: int) -> list[int]:
+        """Seeds of at most `count` tracks, the worst first."""
+        return sorted(self._scores, key=self._scores.__getitem__)[:count]
+
+    def note(self, generation: int, tracks: Iterable[int], scores: Iterable[float]) -> None:
+        """Remember how tracks went in this generation, and forget what is long ago."""
+        self._scores |= dict(zip(tracks, map(float, scores), strict=True))
+        oldest = seeds.evolution(generation - FORGOTTEN_AFTER)[0]
+        self._scores = {track: score for track, score in self._scores.items() if track >= oldest}
