@@ -210,7 +210,7 @@ class Search:
         return ", ".join(
             [
                 *parts,
-                f"laps {row['laps']:.0%}",
+                f"laps {row['laps']:.1%}",
                 f"sigma {row['sigma']:.4f}",
                 f"{(row['frames'] - before) / row['seconds']:,.0f} frames/s",
                 f"{row['core_hours']:.2f} core-hours",
