@@ -169,6 +169,7 @@ def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Non
         )
     score.set_xscale("log")
     score.set_ylabel("score", color=INK)
+    score.margins(y=0.08)  # room for the lowest label
     score.set_ylim(top=1000)
     score.legend(frameon=False, fontsize=9, loc="lower right")
     _tidy(score)
