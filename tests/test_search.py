@@ -19,7 +19,7 @@ from utils.driving import Lap
 from utils.envs import FAST_ID, MAX_FRAMES
 from utils.evolution import Evolution
 from utils.progress import read_log
-from utils.search import COLUMNS, Plan, Search
+from utils.search import COLUMNS, Plan, Search, wins
 
 N = 6
 MEAN, SD = np.array([3.0], np.float32), np.array([0.5], np.float32)  # of the one feature
@@ -191,6 +191,32 @@ def test_the_candidates_keep_to_the_limit_of_sigma_whenever_the_run_was_stopped(
     whole, stopped = (untimed(resume(tmp_path / name).history) for name in ("whole", "stopped"))
     assert whole == stopped
     assert max(row["sigma"] for row in whole) < 0.1
+
+
+def test_wins_compare_candidates_track_by_track():
+    scores = np.array([[900, 900, -50], [910, 890, 930], [910 + 1e-9, 880, 930]])
+    expected = [(-2 + 2 - 2) / 9, (1 + 0 + 1) / 9, (1 - 2 + 1) / 9]
+    assert wins(scores) == pytest.approx(expected)
+
+
+def test_where_wins_decide_a_track_of_luck_does_not_drown_the_others(tmp_path):
+    class Luck(Hill):
+        """The first track of every generation is a matter of luck, and of many points."""
+
+        def _lap(self, race, chosen):
+            if race.seed not in self.first:
+                return super()._lap(race, chosen)
+            lucky = race.parameters.view(np.uint32).sum() % 2
+            return Lap(race.seed, 500.0 * lucky, 100, 9, 300, complete=True)
+
+    def distance(fitness):
+        search, hill = begin(tmp_path / fitness), Luck()
+        for generation in range(40):
+            hill.first = {seeds.evolution(generation)[0]}
+            search.advance(hill, (MEAN, SD), Plan(5, 50, fitness=fitness), [])
+        return np.square(plain(search.evolution.mean) - 1).sum()
+
+    assert distance("wins") < distance("score") / 10
 
 
 def test_the_mean_is_measured_on_selection_seeds_to_the_end_before_the_first_generation(tmp_path):
