@@ -58,6 +58,7 @@ REPLAYED = 0  # of them the worst of late, the others new; most, once a C from z
 SCOUTED = 0  # new tracks that the mean alone drives as well, each generation, to find bad ones
 SIGMA = 0.002  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
 MOST_SIGMA = 0.2  # a wider population from zeros is mostly wrecks; may be lowered as it converges
+MEAN_RATE = 0.5  # share of the proposed step taken; 1 where MOST_SIGMA keeps the steps short
 FITNESS = "score"  # "wins" counts every track alike: wrecks on one do not drown speed on others
 PATIENCE = 100  # frames without a new tile after which a training race is given up
 SELECT_TRACKS = 200  # selection seeds on which the distribution's mean is measured
@@ -82,7 +83,8 @@ def main(argv: list[str] | None = None) -> None:
         GENERATIONS=whole(0, 1_000_000), POPULATION=whole(6, 10_000),
         TRACKS=whole(1, seeds.EVOLUTION_TRACKS // 2), REPLAYED=whole(),
         SCOUTED=whole(0, seeds.EVOLUTION_TRACKS // 2), SIGMA=number(1e-9, 10),
-        MOST_SIGMA=number(1e-9, 10), FITNESS=choice("score", "wins"), PATIENCE=whole(1),
+        MOST_SIGMA=number(1e-9, 10), MEAN_RATE=number(0.01, 1),
+        FITNESS=choice("score", "wins"), PATIENCE=whole(1),
         SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1),
         ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5),
         TEACHER_GRIP=number(0.05, 1), SEED=seed(), ENV_ID=choice(*ENV_IDS),
@@ -157,7 +159,9 @@ def _imitate(
 
 def _evolve(s, search: Search, workers: Workers, scale: tuple) -> None:
     clock = Clock(search.evolution.generation, s.GENERATIONS)
-    plan = Plan(s.TRACKS, s.PATIENCE, s.REPLAYED, s.SCOUTED, s.MOST_SIGMA, s.FITNESS)
+    plan = Plan(
+        s.TRACKS, s.PATIENCE, s.REPLAYED, s.SCOUTED, s.MOST_SIGMA, s.MEAN_RATE, s.FITNESS,
+    )  # fmt: skip
     while (generation := search.evolution.generation) < s.GENERATIONS:
         due = generation % s.SELECT_EVERY == 0 and search.measured_at != generation
         select = seeds.SELECT[: s.SELECT_TRACKS] if due else []

@@ -218,6 +218,17 @@ def test_mean_rate_scales_the_step():
     np.testing.assert_allclose(half.mean, whole.mean / 2)
 
 
+def test_mean_rate_may_change_and_is_restored():
+    half, changed = make(mean_rate=0.5), make(mean_rate=1.0)
+    changed.mean_rate = 0.5
+    for evolution in half, changed:
+        evolution.tell(candidates := evolution.ask(), candidates.sum(1))
+    assert np.array_equal(half.mean, changed.mean)
+    assert Evolution.from_state(changed.state()).mean_rate == 0.5
+    with pytest.raises(ValueError, match="mean_rate"):
+        changed.mean_rate = 2.0
+
+
 def test_the_seed_decides_the_run():
     assert same(climb(make(seed=0), 4), climb(make(seed=0), 4))
     assert not np.isclose(make(seed=0).ask(), make(seed=1).ask()).any()

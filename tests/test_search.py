@@ -193,6 +193,15 @@ def test_the_candidates_keep_to_the_limit_of_sigma_whenever_the_run_was_stopped(
     assert max(row["sigma"] for row in whole) < 0.1
 
 
+def test_the_distribution_takes_the_share_of_the_step_that_is_planned(tmp_path):
+    steps = []
+    for name, share in ("half", 0.5), ("whole", 1.0):
+        search = begin(tmp_path / name)
+        search.advance(Hill(), (MEAN, SD), Plan(3, 50, mean_rate=share), [])
+        steps.append(search.evolution.mean)
+    assert steps[1] == pytest.approx(2 * steps[0])
+
+
 def test_wins_compare_candidates_track_by_track():
     scores = np.array([[900, 900, -50], [910, 890, 930], [910 + 1e-9, 880, 930]])
     expected = [(-2 + 2 - 2) / 9, (1 + 0 + 1) / 9, (1 - 2 + 1) / 9]

@@ -81,11 +81,8 @@ class Evolution:
             raise ValueError(f"population must be at least {SMALLEST_POPULATION}, not {population}")
         if seed < 0:
             raise ValueError(f"seed must be at least 0, not {seed}")
-        if not 0 < mean_rate <= 1:
-            raise ValueError(f"mean_rate must be above 0 and at most 1, not {mean_rate}")
         self.population, self.seed = int(population), int(seed)
         self.diagonal, self.mirrored = bool(diagonal), bool(mirrored)
-        self.mean_rate = float(mean_rate)
         self._asked: NDArray[np.float64] | None = None
         self._es = cma.CMAEvolutionStrategy(
             mean,
@@ -93,7 +90,6 @@ class Evolution:
             {
                 "popsize": self.population,
                 "CMA_diagonal": self.diagonal,
-                "CMA_cmean": self.mean_rate,
                 "AdaptSigma": _TwoPoint,
                 "randn": self._normal,
                 "seed": np.nan,  # leave numpy's global generator alone
@@ -103,6 +99,7 @@ class Evolution:
         )
         self._es.sigma0 = np.inf  # cma rescales itself where sigma exceeds 1e9 * sigma0: never
         self._es.adapt_sigma.initialize_base(self._es)  # otherwise left until the first tell
+        self.mean_rate = mean_rate
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -113,6 +110,20 @@ class Evolution:
     def sigma(self) -> float:
         """The overall standard deviation, which the learned covariance shapes."""
         return float(self._es.sigma)
+
+    @property
+    def mean_rate(self) -> float:
+        """Share of the proposed step that the mean takes; may change from one `tell` to the next.
+
+        Setting it raises ValueError where it is not above 0 and at most 1.
+        """
+        return float(self._es.sp.cmean)
+
+    @mean_rate.setter
+    def mean_rate(self, share: float) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"mean_rate must be above 0 and at most 1, not {share}")
+        self._es.sp.cmean = float(share)
 
     def limit_sigma(self, most: float) -> None:
         """Bring sigma down to `most` where it is above; the next candidates are drawn with that.

@@ -35,6 +35,7 @@ class Plan(NamedTuple):
     replayed: int = 0  # of the tracks, how many are the worst of late; below `tracks`
     scouted: int = 0  # further new tracks that the mean drives alone, to find bad ones
     most_sigma: float = math.inf  # the candidates are drawn with no larger one
+    mean_rate: float = 0.5  # share of the proposed step that the distribution takes
     fitness: str = "score"  # what decides between candidates: the mean "score", or `wins`
 
 
@@ -152,6 +153,7 @@ class Search:
         """
         meter = Meter(workers)
         self.evolution.limit_sigma(plan.most_sigma)
+        self.evolution.mean_rate = plan.mean_rate
         generation = self.evolution.generation
         candidates = self.evolution.ask()
         mean = self._plain(self.evolution.mean, scale)
