@@ -52,14 +52,15 @@ from utils.workers import Workers
 START = "imitation"  # "zeros" is the paper's; "imitation" first copies the autopilot
 FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is worth
 GENERATIONS = 12  # more go on from where the last run ended
-POPULATION = 48  # candidates a generation
-TRACKS = 12  # races of each candidate, the same for all; may be raised as it converges
+POPULATION = 48  # candidates a generation; may be raised as it converges
+TRACKS = 12  # races of each candidate, the same for all unless they duel; may be raised, too
 REPLAYED = 0  # of them the worst of late, the others new; most, once a C from zeros finishes laps
 SCOUTED = 0  # new tracks that the mean alone drives as well, each generation, to find bad ones
 SIGMA = 0.002  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
+LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tracks
 MOST_SIGMA = 0.2  # a wider population from zeros is mostly wrecks; may be lowered as it converges
 MEAN_RATE = 0.5  # share of the proposed step taken; 1 where MOST_SIGMA keeps the steps short
-FITNESS = "score"  # "wins" counts every track alike: wrecks on one do not drown speed on others
+FITNESS = "score"  # mean of a candidate; "duels" with its mirror image, once laps are completed
 PATIENCE = 100  # frames without a new tile after which a training race is given up
 SELECT_TRACKS = 200  # selection seeds on which the distribution's mean is measured
 SELECT_EVERY = 4  # generations between two measurements
@@ -81,10 +82,10 @@ def main(argv: list[str] | None = None) -> None:
         globals(), argv,
         START=choice("imitation", "zeros"), FEATURES=choice("zh", "z", "h"),
         GENERATIONS=whole(0, 1_000_000), POPULATION=whole(6, 10_000),
-        TRACKS=whole(1, seeds.EVOLUTION_TRACKS // 2), REPLAYED=whole(),
-        SCOUTED=whole(0, seeds.EVOLUTION_TRACKS // 2), SIGMA=number(1e-9, 10),
-        MOST_SIGMA=number(1e-9, 10), MEAN_RATE=number(0.01, 1),
-        FITNESS=choice("score", "wins"), PATIENCE=whole(1),
+        TRACKS=whole(1, seeds.EVOLUTION_TRACKS), REPLAYED=whole(),
+        SCOUTED=whole(0, seeds.EVOLUTION_TRACKS), SIGMA=number(1e-9, 10),
+        LEAST_SIGMA=number(0, 10), MOST_SIGMA=number(1e-9, 10), MEAN_RATE=number(0.01, 1),
+        FITNESS=choice("score", "duels"), PATIENCE=whole(1),
         SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1),
         ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5),
         TEACHER_GRIP=number(0.05, 1), SEED=seed(), ENV_ID=choice(*ENV_IDS),
@@ -93,13 +94,16 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     if s.REPLAYED >= s.TRACKS:
         raise UserError(f"REPLAYED (--replayed) must be below TRACKS, {s.TRACKS}: some are new.")
+    if s.LEAST_SIGMA > s.MOST_SIGMA:
+        raise UserError(f"LEAST_SIGMA (--least-sigma) must be at most MOST_SIGMA, {s.MOST_SIGMA}.")
+    _demand_enough_tracks(s)
     vae, vae_header = load_vae(s.CHECKPOINTS)
     rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
     rounds = Path(s.IMITATION) / s.NAME
     sweep(s.CHECKPOINTS)
     sweep(rounds)
     scale = _scale(rnn, s.FEATURES)
-    decisive = ["START", "FEATURES", "POPULATION", "SIGMA", "PATIENCE", "SEED", "ENV_ID"]
+    decisive = ["START", "FEATURES", "SIGMA", "PATIENCE", "SEED", "ENV_ID"]
     if s.START == "imitation":
         decisive += ["ROUNDS", "LAPS", "TEACHER_LINE", "TEACHER_GRIP"]
     made_from = {"vae": vae_header["fingerprint"], "rnn": rnn_header["fingerprint"]}
@@ -115,6 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         if search.resume():
             generation = search.evolution.generation
             print(f"resuming at generation {generation} (delete {search.path} to start over)")
+            search.evolution = search.evolution.resized(s.POPULATION)
             search.publish()
         else:
             start = np.zeros(count)
@@ -124,6 +129,18 @@ def main(argv: list[str] | None = None) -> None:
             search.begin(Evolution(start, s.SIGMA, s.POPULATION, s.SEED), scale, *spent)
         _evolve(s, search, workers, scale)
     print(f"{search.summary()}; next: python 06_evaluate.py")
+
+
+def _demand_enough_tracks(s) -> None:
+    duels = s.FITNESS == "duels"
+    if duels and s.POPULATION % 2:
+        raise UserError(f"POPULATION (--population) must be even for duels, not {s.POPULATION}.")
+    driven = s.TRACKS * (s.POPULATION // 2 if duels else 1) + s.SCOUTED
+    if driven > seeds.EVOLUTION_TRACKS:
+        raise UserError(
+            f"a generation has {seeds.EVOLUTION_TRACKS} tracks, not {driven}: lower TRACKS "
+            "(--tracks) or SCOUTED (--scouted)."
+        )
 
 
 def _scale(rnn: MDNRNN, features: str) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +177,8 @@ def _imitate(
 def _evolve(s, search: Search, workers: Workers, scale: tuple) -> None:
     clock = Clock(search.evolution.generation, s.GENERATIONS)
     plan = Plan(
-        s.TRACKS, s.PATIENCE, s.REPLAYED, s.SCOUTED, s.MOST_SIGMA, s.MEAN_RATE, s.FITNESS,
+        s.TRACKS, s.PATIENCE, s.REPLAYED, s.SCOUTED, s.LEAST_SIGMA, s.MOST_SIGMA, s.MEAN_RATE,
+        duels=s.FITNESS == "duels",
     )  # fmt: skip
     while (generation := search.evolution.generation) < s.GENERATIONS:
         due = generation % s.SELECT_EVERY == 0 and search.measured_at != generation

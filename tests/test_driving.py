@@ -216,7 +216,23 @@ def test_patience_counts_from_the_last_new_tile():
         if env.unwrapped.tile_visited_count > tiles:
             tiles, last = env.unwrapped.tile_visited_count, t
     assert short.frames == last + 25
+    assert short.progress_frames == whole.progress_frames == last
     assert short.tiles == tiles == whole.tiles
+
+
+@pytest.mark.parametrize("env_id", [FAST_ID, STOCK_ID])
+def test_wheels_on_the_grass_count_up_to_the_last_new_tile(env_id):
+    env = make_env(FAST_ID)
+    env.reset(seed=7)
+    car_env, tiles, grass, expected = env.unwrapped, 2, 0, 0
+    (lap,) = drive([Race(7, CIRCLING, patience=120)], env_id=env_id)
+    for _ in range(lap.frames):
+        env.step(squash(unpack(CIRCLING)[1]))
+        grass += [len(wheel.tiles) for wheel in car_env.car.wheels].count(0)
+        if car_env.tile_visited_count > tiles:
+            tiles, expected = car_env.tile_visited_count, grass
+    assert lap.grass == expected
+    assert 0 < expected < grass
 
 
 # Teachers

@@ -187,28 +187,57 @@ def test_candidates_have_the_mean_and_deviation_asked_for():
     assert candidates.std() == pytest.approx(0.2, rel=0.05)
 
 
-def test_a_limited_sigma_draws_the_next_candidates_and_survives_a_restart():
+@pytest.mark.parametrize("limits", [(0, 0.01), (0.5, 1)])
+def test_a_limited_sigma_draws_the_next_candidates_and_survives_a_restart(limits):
     evolution = make(population=100)
     climb(evolution, 3)
-    evolution.limit_sigma(0.01)
-    assert evolution.sigma == 0.01
+    evolution.limit_sigma(*limits)
+    assert evolution.sigma in limits
     restored = through_a_file(evolution)
-    assert (evolution.ask() - evolution.mean).std() == pytest.approx(0.01, rel=0.1)
+    drawn = (evolution.ask() - evolution.mean).std()
+    assert drawn == pytest.approx(evolution.sigma, rel=0.1)
     assert same(climb(restored, 3), climb(evolution, 3))
 
 
-def test_a_limit_above_sigma_changes_nothing():
+def test_limits_around_sigma_change_nothing():
     limited = make()
-    limited.limit_sigma(1e9)
+    limited.limit_sigma(1e-9, 1e9)
     assert same(climb(limited, 3), climb(make(), 3))
 
 
-def test_candidates_that_are_drawn_keep_their_sigma():
+@pytest.mark.parametrize("limits", [(0, 0.01), (0.5, 1)])
+def test_candidates_that_are_drawn_keep_their_sigma(limits):
     evolution = make()
     evolution.ask()
     with pytest.raises(ValueError, match="drawn already"):
-        evolution.limit_sigma(0.01)
+        evolution.limit_sigma(*limits)
     assert (evolution.ask() - evolution.mean).std() == pytest.approx(0.1, rel=0.2)
+
+
+def test_pairs_are_mirror_images_in_every_generation():
+    evolution = make(population=10)
+    for _ in range(3):
+        steps = evolution.ask() - evolution.mean
+        first, second = evolution.pairs.T
+        np.testing.assert_allclose(steps[first], -steps[second], atol=1e-12)
+        assert sorted([*first, *second]) == list(range(10))
+        climb(evolution, 1)
+
+
+@pytest.mark.parametrize("odd", [{"population": 7}, {"mirrored": False}])
+def test_without_mirror_images_there_are_no_pairs(odd):
+    with pytest.raises(ValueError, match="pairs"):
+        _ = make(**odd).pairs
+
+
+def test_another_population_is_drawn_from_the_same_distribution():
+    evolution = make(population=8)
+    climb(evolution, 3)
+    more = evolution.resized(400)
+    assert (len(more.ask()), more.generation) == (400, 3)
+    assert more.ask().mean(0) == pytest.approx(evolution.mean)
+    assert (more.ask() - more.mean).std() == pytest.approx(evolution.sigma, rel=0.1)
+    assert same(climb(evolution.resized(8), 3), climb(evolution, 3))
 
 
 def test_mean_rate_scales_the_step():

@@ -21,7 +21,7 @@ from models.inference import ROWS, Encoder, Memory
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 from utils import seeds
-from utils.artifacts import load_header
+from utils.artifacts import load_arrays, load_header
 from utils.command_line import UserError
 from utils.driving import Race, Races
 from utils.envs import FAST_ID, STOCK_ID, make_env, shrink
@@ -457,6 +457,33 @@ def test_05_resumes_and_says_so(project):
     assert [row["generation"] for row in after] == [0, 1, 2, 2, 3]
 
 
+def test_05_goes_on_with_a_larger_population_in_duels(project):
+    larger = FLAGS[5] | {"generations": 3, "population": 8, "tracks": 2, "fitness": "duels"}
+    tiny.stage(5, **larger)
+    rows = read_log("checkpoints/controller.csv")[-2:]  # the new generation, and where it led
+    assert [row.get("population") for row in rows] == [8, None]
+    header, arrays = load_arrays("checkpoints/controller_evolution.npz", "evolution", "")
+    assert (arrays["population"], arrays["generation"]) == (8, 3)
+    driven = {track for track, _ in header["driven"]} & set(seeds.evolution(2))
+    assert len(driven) == 4 * 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"fitness": "duels", "population": 7}, r"POPULATION .*even for duels, not 7"),
+        ({"fitness": "duels", "tracks": 333, "scouted": 2}, "1000 tracks, not 1001"),
+        ({"tracks": 999, "scouted": 2}, "1000 tracks, not 1001"),
+        ({"least_sigma": 0.3}, r"LEAST_SIGMA .*at most MOST_SIGMA, 0\.2"),
+    ],
+)
+def test_05_refuses_plans_that_cannot_be_driven(project, flags, sentence):
+    before = contents(project / "checkpoints")
+    with pytest.raises(UserError, match=sentence):
+        tiny.stage(5, **FLAGS[5] | flags)
+    assert contents(project / "checkpoints") == before
+
+
 @pytest.mark.parametrize(("features", "unread"), [("z", slice(4, None)), ("h", slice(4))])
 @pytest.mark.parametrize("start", ["zeros", "imitation"])
 def test_05_leaves_out_the_features_that_c_may_not_read(project, features, unread, start):
@@ -469,7 +496,7 @@ def test_05_leaves_out_the_features_that_c_may_not_read(project, features, unrea
 
 def test_05_refuses_the_evolution_of_other_settings_and_keeps_it(project):
     before = contents(project / "checkpoints")
-    for flags in ({"sigma": 0.2}, {"population": 8}, {"start": "imitation"}, {"env_id": STOCK_ID}):
+    for flags in ({"sigma": 0.2}, {"seed": 8}, {"start": "imitation"}, {"env_id": STOCK_ID}):
         (name,) = flags
         with pytest.raises(UserError, match=f"controller_evolution.npz .*{name.upper()}.*NAME"):
             tiny.stage(5, **FLAGS[5] | flags)

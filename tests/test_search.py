@@ -19,7 +19,7 @@ from utils.driving import Lap
 from utils.envs import FAST_ID, MAX_FRAMES
 from utils.evolution import Evolution
 from utils.progress import read_log
-from utils.search import COLUMNS, Plan, Search, wins
+from utils.search import COLUMNS, Plan, Search
 
 N = 6
 MEAN, SD = np.array([3.0], np.float32), np.array([0.5], np.float32)  # of the one feature
@@ -179,7 +179,7 @@ def test_the_log_tells_of_the_new_tracks_alone_and_bad_ones_are_forgotten(tmp_pa
     assert [row["laps"] for row in rows] == [pytest.approx(2 / 3), 1, 1, 1]
 
 
-def test_the_candidates_keep_to_the_limit_of_sigma_whenever_the_run_was_stopped(tmp_path):
+def test_the_candidates_keep_to_the_limits_of_sigma_whenever_the_run_was_stopped(tmp_path):
     for name, generations in ("whole", [3]), ("stopped", [1, 2]):
         begin(tmp_path / name)
         for count in generations:
@@ -202,30 +202,39 @@ def test_the_distribution_takes_the_share_of_the_step_that_is_planned(tmp_path):
     assert steps[1] == pytest.approx(2 * steps[0])
 
 
-def test_wins_compare_candidates_track_by_track():
-    scores = np.array([[900, 900, -50], [910, 890, 930], [910 + 1e-9, 880, 930]])
-    expected = [(-2 + 2 - 2) / 9, (1 + 0 + 1) / 9, (1 - 2 + 1) / 9]
-    assert wins(scores) == pytest.approx(expected)
+def test_with_duels_every_pair_drives_tracks_of_its_own(tmp_path):
+    search, hill = begin(tmp_path), Hill()
+    plan = Plan(3, 50, replayed=1, scouted=2, duels=True)
+    search.advance(hill, (MEAN, SD), plan, [])
+    asked, pairs = search.evolution.ask(), search.evolution.pairs
+    search.advance(hill, (MEAN, SD), plan, [])
+    races = hill.runs[1]
+    driven = [[race.seed for race in races[3 * i : 3 * i + 3]] for i in range(8)]
+    (worst,) = {row[0] for row in driven}
+    assert worst in seeds.evolution(0)
+    for first, second in pairs:
+        assert driven[first] == driven[second]
+        assert asked[first] + asked[second] == pytest.approx(2 * asked.mean(0))
+    new = [seed for row in driven for seed in row[1:]] + [race.seed for race in races[24:]]
+    assert set(new) <= set(seeds.evolution(1))
+    assert len(set(new)) == 4 * 2 + 2
 
 
-def test_where_wins_decide_a_track_of_luck_does_not_drown_the_others(tmp_path):
-    class Luck(Hill):
-        """The first track of every generation is a matter of luck, and of many points."""
+def test_only_with_duels_grass_decides(tmp_path):
+    class Grassy(Hill):
+        """What drives over the grass scores best."""
 
         def _lap(self, race, chosen):
-            if race.seed not in self.first:
-                return super()._lap(race, chosen)
-            lucky = race.parameters.view(np.uint32).sum() % 2
-            return Lap(race.seed, 500.0 * lucky, 100, 9, 300, complete=True)
+            way = float(race.parameters.sum())
+            return Lap(race.seed, way, 100, 9, 300, complete=True, grass=int(1000 * (way + 50)))
 
-    def distance(fitness):
-        search, hill = begin(tmp_path / fitness), Luck()
-        for generation in range(60):
-            hill.first = {seeds.evolution(generation)[0]}
-            search.advance(hill, (MEAN, SD), Plan(10, 50, fitness=fitness), [])
-        return np.square(plain(search.evolution.mean) - 1).sum()
-
-    assert distance("wins") < distance("score") / 3
+    ways = []
+    for duels in False, True:
+        search = begin(tmp_path / str(duels))
+        before = plain(search.evolution.mean).sum()
+        search.advance(Grassy(), (MEAN, SD), Plan(3, 50, duels=duels), [])
+        ways.append(plain(search.evolution.mean).sum() - before)
+    assert ways[0] > 0 > ways[1]
 
 
 def test_the_mean_is_measured_on_selection_seeds_to_the_end_before_the_first_generation(tmp_path):

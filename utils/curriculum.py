@@ -8,6 +8,7 @@ in Jiang, Grefenstette & Rocktäschel, Prioritized Level Replay (2021).
 from collections.abc import Iterable, Sequence
 
 from utils import seeds
+from utils.driving import Lap
 
 FORGOTTEN_AFTER = 50  # generations; a track that went badly longer ago was another driver's
 
@@ -31,8 +32,11 @@ class Curriculum:
         """Seeds of at most `count` tracks, the worst first."""
         return sorted(self._scores, key=self._scores.__getitem__)[:count]
 
-    def note(self, generation: int, tracks: Iterable[int], scores: Iterable[float]) -> None:
-        """Remember how tracks went in this generation, and forget what is long ago."""
-        self._scores |= dict(zip(tracks, map(float, scores), strict=True))
+    def note(self, generation: int, laps: Sequence[Lap]) -> None:
+        """Remember how tracks went in this generation, on average, and forget what is long ago."""
+        scores: dict[int, list[float]] = {}
+        for lap in laps:
+            scores.setdefault(lap.seed, []).append(lap.score)
+        self._scores |= {track: sum(found) / len(found) for track, found in scores.items()}
         oldest = seeds.evolution(generation - FORGOTTEN_AFTER)[0]
         self._scores = {track: score for track, score in self._scores.items() if track >= oldest}

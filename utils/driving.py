@@ -46,6 +46,8 @@ class Lap:
     tiles: int
     total_tiles: int
     complete: bool
+    progress_frames: int = 0  # frames up to the last new tile
+    grass: int = 0  # wheels off the road, summed over those frames
     features: np.ndarray | None = None  # (frames, Z + H) float32, with a teacher
     advice: np.ndarray | None = None  # (frames, 3) float32, the teacher's action in each frame
     positions: np.ndarray | None = None  # (frames, 2), with a trace
@@ -147,6 +149,7 @@ class Seat:
         self._frames = 0
         self._tiles = self._car_env.tile_visited_count
         self._progress_at = 0
+        self._grass = self._grass_before = 0  # wheels off the road: so far, up to the last new tile
         self._complete = False
         self._positions: list[tuple[float, float]] = []
         self._features: list[np.ndarray] = []
@@ -170,9 +173,10 @@ class Seat:
         self._frames += 1
         if self._race.trace:
             self._positions.append(tuple(self._car_env.car.hull.position))
+        self._grass += sum(not wheel.tiles for wheel in self._car_env.car.wheels)
         if self._car_env.tile_visited_count > self._tiles:
             self._tiles = self._car_env.tile_visited_count
-            self._progress_at = self._frames
+            self._progress_at, self._grass_before = self._frames, self._grass
         if terminated or truncated:
             self.over = True
             self._complete = bool(info.get("lap_finished", False))
@@ -200,6 +204,8 @@ class Seat:
             self._tiles,
             len(track),
             self._complete,
+            self._progress_at,
+            self._grass_before,
             features=np.stack(self._features) if race.teacher is not None else None,
             advice=np.stack(self._advice) if race.teacher is not None else None,
             positions=np.array(self._positions) if race.trace else None,

@@ -125,18 +125,19 @@ class Evolution:
             raise ValueError(f"mean_rate must be above 0 and at most 1, not {share}")
         self._es.sp.cmean = float(share)
 
-    def limit_sigma(self, most: float) -> None:
-        """Bring sigma down to `most` where it is above; the next candidates are drawn with that.
+    def limit_sigma(self, least: float, most: float) -> None:
+        """Bring sigma to between `least` and `most`; the next candidates are drawn with that.
 
-        A search whose scores hardly depend on the scale of its numbers needs it: noise and growth
-        then look alike, and sigma rises until no candidate resembles the mean any more.
-        Raises ValueError where `ask` has drawn this generation's candidates with more.
+        A search whose scores hardly depend on the scale of its numbers needs an upper limit: noise
+        and growth then look alike, and sigma rises until no candidate resembles the mean any more.
+        One whose candidates differ by less than luck does needs a lower limit.
+        Raises ValueError where `ask` has drawn this generation's candidates with another one.
         """
-        if self.sigma <= most:
+        if least <= self.sigma <= most:
             return
         if self._asked is not None:
             raise ValueError(f"the candidates of generation {self.generation} are drawn already")
-        self._es.sigma = float(most)
+        self._es.sigma = float(min(max(self.sigma, least), most))
 
     @property
     def generation(self) -> int:
@@ -159,6 +160,24 @@ class Evolution:
                 )
             self._asked = asked
         return self._asked.copy()
+
+    @property
+    def pairs(self) -> NDArray[np.int64]:
+        """(population / 2, 2) which candidates of this generation are each other's mirror image.
+
+        From the second generation on, the first two measure sigma, along the mean's last step.
+        Raises ValueError where candidates are not mirrored, or one would be left without a partner.
+        """
+        if not self.mirrored or self.population % 2:
+            raise ValueError("only an even number of mirrored candidates comes in pairs")
+        measure_sigma = 2 if self.generation > 0 else 0
+        first = np.arange(measure_sigma, (measure_sigma + self.population) // 2)
+        pairs = np.stack([first, first + len(first)], 1)
+        return np.concatenate([np.arange(measure_sigma).reshape(-1, 2), pairs])
+
+    def resized(self, population: int) -> "Evolution":
+        """The same distribution from which the next generation draws so many candidates."""
+        return Evolution.from_state(self.state() | {"population": np.array(population)})
 
     def tell(self, candidates: ArrayLike, scores: ArrayLike) -> None:
         """Move on to the next generation.

@@ -14,6 +14,7 @@ from utils.command_line import UserError
 from utils.curriculum import Curriculum
 from utils.driving import Lap, Race
 from utils.evolution import Evolution
+from utils.fitness import duels, mean_scores
 from utils.networks import controller_path, save_controller
 from utils.plots import learning_curve
 from utils.progress import Meter, write_log
@@ -21,8 +22,8 @@ from utils.provenance import game, is_of_this_game, provenance
 from utils.workers import Workers
 
 COLUMNS = (
-    "generation", "tracks", "replayed", "frames", "mean", "best", "select_mean", "select_sd",
-    "laps", "sigma", "core_hours", "seconds",
+    "generation", "population", "tracks", "replayed", "frames", "mean", "best", "select_mean",
+    "select_sd", "laps", "sigma", "core_hours", "seconds",
 )  # fmt: skip
 ALWAYS = ("generation", "frames", "laps", "sigma", "core_hours", "seconds")  # in every row
 
@@ -30,13 +31,14 @@ ALWAYS = ("generation", "frames", "laps", "sigma", "core_hours", "seconds")  # i
 class Plan(NamedTuple):
     """What a generation drives; may differ from one to the next."""
 
-    tracks: int  # races of each candidate
+    tracks: int  # races of each candidate; with duels every pair has its own
     patience: int  # frames without a new tile after which a race is given up
     replayed: int = 0  # of the tracks, how many are the worst of late; below `tracks`
     scouted: int = 0  # further new tracks that the mean drives alone, to find bad ones
-    most_sigma: float = math.inf  # the candidates are drawn with no larger one
+    least_sigma: float = 0.0  # the candidates are drawn with no smaller one
+    most_sigma: float = math.inf  # and with no larger one
     mean_rate: float = 0.5  # share of the proposed step that the distribution takes
-    fitness: str = "score"  # what decides between candidates: the mean "score", or `wins`
+    duels: bool = False  # candidates race their mirror images; otherwise the mean score decides
 
 
 class Search:
@@ -144,7 +146,7 @@ class Search:
         select: Sequence[int],
         on_lap: Any = None,
     ) -> dict[str, float]:
-        """One generation: all candidates drive the same tracks.
+        """One generation: all candidates drive the same tracks, or each pair tracks of its own.
 
         Args:
             scale: mean and sd of the features, in whose units the distribution lives.
@@ -152,44 +154,54 @@ class Search:
             on_lap: called after every race, as by `Workers.run`.
         """
         meter = Meter(workers)
-        self.evolution.limit_sigma(plan.most_sigma)
+        self.evolution.limit_sigma(plan.least_sigma, plan.most_sigma)
         self.evolution.mean_rate = plan.mean_rate
         generation = self.evolution.generation
         candidates = self.evolution.ask()
         mean = self._plain(self.evolution.mean, scale)
-        worst = self._curriculum.worst(plan.replayed)
-        own, count = seeds.evolution(generation), plan.tracks - len(worst)
-        tracks = [*worst, *own[:count]]
+        tracks, scouts = self._choose_tracks(plan)
         races = [
             Race(seed, parameters, plan.patience)
-            for parameters in self._plain(candidates, scale)
-            for seed in tracks
+            for parameters, row in zip(self._plain(candidates, scale), tracks, strict=True)
+            for seed in row
         ]
-        races += [Race(seed, mean, plan.patience) for seed in own[count : count + plan.scouted]]
+        races += [Race(seed, mean, plan.patience) for seed in scouts]
         laps = workers.run([*races, *(Race(seed, mean) for seed in select)], on_result=on_lap)
-        driven = laps[: len(candidates) * plan.tracks]
-        scouted, selected = laps[len(driven) : len(races)], laps[len(races) :]
-        scores = np.array([lap.score for lap in driven]).reshape(len(candidates), plan.tracks)
-        complete = np.array([lap.complete for lap in driven]).reshape(scores.shape)
-        self._curriculum.note(generation, tracks, scores.mean(0))
-        self._curriculum.note(
-            generation, [lap.seed for lap in scouted], [lap.score for lap in scouted]
-        )
+        self._curriculum.note(generation, laps[: len(races)])
+        selected = laps[len(races) :]
         self._consider(mean, selected)
+        starts = range(0, len(candidates) * plan.tracks, plan.tracks)
+        table = [laps[i : i + plan.tracks] for i in starts]
         self.evolution.tell(
-            candidates, scores.mean(1) if plan.fitness == "score" else wins(scores)
+            candidates, duels(table, self.evolution.pairs) if plan.duels else mean_scores(table)
         )
         if self.best_score is None:  # nothing was ever measured: the latest has to do
             self._keep(self._plain(self.evolution.mean, scale))
-        new = slice(len(worst), None)  # the bad tracks say nothing about the others
+        replayed = len(set(tracks[0]) - set(seeds.evolution(generation)))
+        new = [row[replayed:] for row in table]  # the bad tracks say nothing about the others
+        scores = mean_scores(new)
         population = {
+            "population": len(candidates),
             "tracks": plan.tracks,
-            "replayed": len(worst),
-            "mean": float(scores[:, new].mean()),
-            "best": float(scores[:, new].mean(1).max()),
-            "laps": float(complete[:, new].mean()),
+            "replayed": replayed,
+            "mean": float(scores.mean()),
+            "best": float(scores.max()),
+            "laps": float(np.mean([lap.complete for row in new for lap in row])),
         }
         return self._note(generation, meter, laps, population, selected)
+
+    def _choose_tracks(self, plan: Plan) -> tuple[list[list[int]], Sequence[int]]:
+        """For every candidate the tracks that it drives, and those that the mean scouts."""
+        evolution = self.evolution
+        own = seeds.evolution(evolution.generation)
+        worst = self._curriculum.worst(plan.replayed)
+        count = plan.tracks - len(worst)
+        groups = evolution.pairs if plan.duels else [range(evolution.population)]
+        tracks: list[list[int]] = [[]] * evolution.population
+        for i, group in enumerate(groups):
+            for candidate in group:
+                tracks[candidate] = [*worst, *own[i * count : (i + 1) * count]]
+        return tracks, own[len(groups) * count :][: plan.scouted]
 
     def measure(
         self, workers: Workers, scale: tuple[np.ndarray, np.ndarray], select: Sequence[int]
@@ -293,18 +305,6 @@ class Search:
         self.history.append(row)
         self.save()
         return row
-
-
-def wins(scores: np.ndarray) -> np.ndarray:
-    """How often each candidate beats another one on the same track, less how often it loses: -1..1.
-
-    Every track counts alike. In the mean score, one track on which some leave the road drowns the
-    tenths of seconds that they gain on all others.
-
-    Args:
-        scores: (candidates, tracks); differences below a millionth are rounding, and a draw.
-    """
-    return np.sign(np.round(scores[:, None] - scores, 6)).mean((1, 2))
 
 
 def _number(value: Any) -> float:
