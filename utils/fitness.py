@@ -11,8 +11,8 @@ MOST_DIFFERENCE = 40.0  # points that a duel on one track can be won by
 
 
 def mean_scores(laps: Sequence[Sequence[Lap]]) -> np.ndarray:
-    """laps (candidates, tracks) -> (candidates,). All must have driven the same tracks."""
-    return np.array([[lap.score for lap in row] for row in laps]).mean(1)
+    """laps (candidates, tracks) -> (candidates,); to be compared where all drove the same tracks."""
+    return np.array([np.mean([lap.score for lap in row]) for row in laps])
 
 
 def duels(laps: Sequence[Sequence[Lap]], pairs: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,31 +178,31 @@ class Search:
         )
         if self.best_score is None:  # nothing was ever measured: the latest has to do
             self._keep(self._plain(self.evolution.mean, scale))
-        replayed = len(set(tracks[0]) - set(seeds.evolution(generation)))
-        new = [row[replayed:] for row in table]  # the bad tracks say nothing about the others
+        own = seeds.evolution(generation)  # the bad tracks say nothing about the others
+        new = [[lap for lap in row if lap.seed in own] for row in table]
         scores = mean_scores(new)
         population = {
             "population": len(candidates),
             "tracks": plan.tracks,
-            "replayed": replayed,
+            "replayed": plan.tracks - min(map(len, new)),
             "mean": float(scores.mean()),
             "best": float(scores.max()),
             "laps": float(np.mean([lap.complete for row in new for lap in row])),
         }
         return self._note(generation, meter, laps, population, selected)
 
-    def _choose_tracks(self, plan: Plan) -> tuple[list[list[int]], Sequence[int]]:
+    def _choose_tracks(self, plan: Plan) -> tuple[list[list[int]], list[int]]:
         """For every candidate the tracks that it drives, and those that the mean scouts."""
-        evolution = self.evolution
-        own = seeds.evolution(evolution.generation)
-        worst = self._curriculum.worst(plan.replayed)
-        count = plan.tracks - len(worst)
-        groups = evolution.pairs if plan.duels else [range(evolution.population)]
-        tracks: list[list[int]] = [[]] * evolution.population
+        groups = self.evolution.pairs if plan.duels else [range(self.evolution.population)]
+        new = iter(seeds.evolution(self.evolution.generation))
+        worst = self._curriculum.worst(plan.replayed * len(groups))
+        tracks: list[list[int]] = [[]] * self.evolution.population
         for i, group in enumerate(groups):
+            again = worst[i :: len(groups)]
+            driven = [*again, *islice(new, plan.tracks - len(again))]
             for candidate in group:
-                tracks[candidate] = [*worst, *own[i * count : (i + 1) * count]]
-        return tracks, own[len(groups) * count :][: plan.scouted]
+                tracks[candidate] = driven
+        return tracks, list(islice(new, plan.scouted))
 
     def measure(
         self, workers: Workers, scale: tuple[np.ndarray, np.ndarray], select: Sequence[int]
