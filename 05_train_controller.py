@@ -9,8 +9,10 @@ Writes   checkpoints/NAME.pt, the best mean of the search distribution so far
          data/imitation/NAME/*.npz (finished rounds of the imitation)
 Time     about 30 minutes on two cores
 Run      python 05_train_controller.py
-         python 05_train_controller.py --start zeros --sigma 0.1 --name zeros --generations 2000
-         --tracks 5     (no teacher, as in the paper)
+         python 05_train_controller.py --start zeros --sigma 0.1 --name zeros --tracks 5
+         --generations 60    (no teacher, as in the paper: two hours)
+         ... --generations 200 --fitness duels --population 144 --tracks 2 --replayed 1
+         --least-sigma 0.1 --most-sigma 0.12 --mean-rate 0.7    (once it completes most laps)
 
 Stopped, it goes on from the last finished generation when run again; with more GENERATIONS it goes
 on from where it ended.
@@ -54,7 +56,7 @@ FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is 
 GENERATIONS = 12  # more go on from where the last run ended
 POPULATION = 48  # candidates a generation; may be raised as it converges
 TRACKS = 12  # races of each candidate, the same for all unless they duel; may be raised, too
-REPLAYED = 0  # of them the worst of late, the others new; most, once a C from zeros finishes laps
+REPLAYED = 0  # of them the worst of late, the others new; once a C from zeros completes most laps
 SCOUTED = 0  # new tracks that the mean alone drives as well, each generation, to find bad ones
 SIGMA = 0.002  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
 LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tracks

@@ -11,7 +11,7 @@ MOST_DIFFERENCE = 40.0  # points that a duel on one track can be won by
 
 
 def mean_scores(laps: Sequence[Sequence[Lap]]) -> np.ndarray:
-    """laps (candidates, tracks) -> (candidates,); to be compared where all drove the same tracks."""
+    """laps (candidates, tracks) -> (candidates,), comparable where all drove the same tracks."""
     return np.array([np.mean([lap.score for lap in row]) for row in laps])
 
 
