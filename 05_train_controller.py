@@ -10,9 +10,9 @@ Writes   checkpoints/NAME.pt, the best mean of the search distribution so far
 Time     about 30 minutes on two cores
 Run      python 05_train_controller.py
          python 05_train_controller.py --start zeros --sigma 0.1 --name zeros --tracks 5
-         --generations 60    (no teacher, as in the paper: two hours)
+         --generations 60    (no teacher, as in the paper: an hour)
          ... --generations 200 --fitness duels --population 144 --tracks 2 --replayed 1
-         --least-sigma 0.1 --most-sigma 0.12 --mean-rate 0.7    (once it completes most laps)
+         --least-sigma 0.08 --most-sigma 0.1 --mean-rate 0.3    (once it completes most laps)
 
 Stopped, it goes on from the last finished generation when run again; with more GENERATIONS it goes
 on from where it ended.
