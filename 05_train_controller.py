@@ -61,12 +61,12 @@ SCOUTED = 0  # new tracks that the mean alone drives as well, each generation, t
 SIGMA = 0.002  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
 LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tracks
 MOST_SIGMA = 0.2  # a wider population from zeros is mostly wrecks; may be lowered as it converges
-MEAN_RATE = 0.5  # share of the proposed step taken; 1 where MOST_SIGMA keeps the steps short
+MEAN_RATE = 0.5  # share of the proposed step taken; half-steps average the tracks' luck out
 FITNESS = "score"  # mean of a candidate; "duels" with its mirror image, once laps are completed
-PATIENCE = 100  # frames without a new tile after which a training race is given up
+PATIENCE = 100  # frames without a new tile after which a candidate's race is given up
 SELECT_TRACKS = 200  # selection seeds on which the distribution's mean is measured
 SELECT_EVERY = 4  # generations between two measurements
-ROUNDS = 20  # of imitation; after 12 nearly every lap is complete
+ROUNDS = 20  # of imitation; nearly every lap is complete from the fifth on
 LAPS = 32  # tracks a round
 TEACHER_LINE = 2.0  # units off the centre line the teacher may drive; 2.5: C misses 1 lap in 40
 TEACHER_GRIP = 0.9  # share of the road's grip that the teacher uses
@@ -94,11 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         WORKERS=processes(), CHECKPOINTS=folder(), IMITATION=folder(),
         NAME=word(),
     )  # fmt: skip
-    if s.REPLAYED >= s.TRACKS:
-        raise UserError(f"REPLAYED (--replayed) must be below TRACKS, {s.TRACKS}: some are new.")
-    if s.LEAST_SIGMA > s.MOST_SIGMA:
-        raise UserError(f"LEAST_SIGMA (--least-sigma) must be at most MOST_SIGMA, {s.MOST_SIGMA}.")
-    _demand_enough_tracks(s)
+    _demand_possible_plan(s)
     vae, vae_header = load_vae(s.CHECKPOINTS)
     rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
     rounds = Path(s.IMITATION) / s.NAME
@@ -130,10 +126,15 @@ def main(argv: list[str] | None = None) -> None:
                 start, *spent = _imitate(s, workers, scale, made_from, rounds)
             search.begin(Evolution(start, s.SIGMA, s.POPULATION, s.SEED), scale, *spent)
         _evolve(s, search, workers, scale)
-    print(f"{search.summary()}; next: python 06_evaluate.py")
+    named = "" if s.NAME == "controller" else f" --controller {s.NAME}"
+    print(f"{search.summary()}; next: python 06_evaluate.py{named}")
 
 
-def _demand_enough_tracks(s) -> None:
+def _demand_possible_plan(s) -> None:
+    if s.REPLAYED >= s.TRACKS:
+        raise UserError(f"REPLAYED (--replayed) must be below TRACKS, {s.TRACKS}: some are new.")
+    if s.LEAST_SIGMA > s.MOST_SIGMA:
+        raise UserError(f"LEAST_SIGMA (--least-sigma) must be at most MOST_SIGMA, {s.MOST_SIGMA}.")
     duels = s.FITNESS == "duels"
     if duels and s.POPULATION % 2:
         raise UserError(f"POPULATION (--population) must be even for duels, not {s.POPULATION}.")
@@ -179,8 +180,10 @@ def _imitate(
 def _evolve(s, search: Search, workers: Workers, scale: tuple) -> None:
     clock = Clock(search.evolution.generation, s.GENERATIONS)
     plan = Plan(
-        s.TRACKS, s.PATIENCE, s.REPLAYED, s.SCOUTED, s.LEAST_SIGMA, s.MOST_SIGMA, s.MEAN_RATE,
-        duels=s.FITNESS == "duels",
+        s.TRACKS, s.PATIENCE,
+        replayed=s.REPLAYED, scouted=s.SCOUTED,
+        least_sigma=s.LEAST_SIGMA, most_sigma=s.MOST_SIGMA,
+        mean_rate=s.MEAN_RATE, duels=s.FITNESS == "duels",
     )  # fmt: skip
     while (generation := search.evolution.generation) < s.GENERATIONS:
         due = generation % s.SELECT_EVERY == 0 and search.measured_at != generation

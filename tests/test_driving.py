@@ -12,7 +12,7 @@ from models.controller import pack, squash, unpack
 from models.inference import ROWS
 from utils.autopilot import Autopilot
 from utils.drivers import DriverRaces
-from utils.driving import FRAME_COST, Agent, Race, Races
+from utils.driving import FRAME_COST, Agent, Race, Races, Seat
 from utils.envs import FAST_ID, MAX_FRAMES, STOCK_ID, make_env, shrink
 from utils.workers import Workers
 
@@ -109,6 +109,13 @@ def test_between_two_looks_z_stays_as_it_was():
         for row, every in enumerate((1, 2, 3)):
             assert np.array_equal(rows[row], seen[t - t % every][row])
     assert not np.array_equal(seen[0], seen[1])
+
+
+def test_a_race_may_look_less_often():
+    race = mixed_races()[0]
+    always, seldom = drive([race, race._replace(look_every=3)])
+    assert facts(always) == facts(drive([race._replace(look_every=1)])[0])
+    assert facts(always) != facts(seldom)
 
 
 # Against a plain loop
@@ -285,8 +292,22 @@ def test_a_teacher_at_the_wheel_drives_as_it_advises(taught):
     assert lap.tiles > taught[0].tiles
 
 
-def test_a_shared_wheel_changes_hands_by_stretches_and_the_same_way_each_time():
+def test_a_shared_wheel_changes_hands_by_stretches_and_the_same_way_each_time(monkeypatch):
+    at_the_wheel = []  # in every frame, the teacher or not
+
+    def consult(seat, action, features):
+        taken = plain(seat, action, features)
+        at_the_wheel.append(taken is not action)
+        return taken
+
     race = Race(3, STANDING_STILL, patience=150, teacher=TEACHER, teacher_share=0.5)
+    plain = Seat._consult
+    with monkeypatch.context() as patch:
+        patch.setattr(Seat, "_consult", consult)
+        drive([race])
+    changes = np.flatnonzero(np.diff(at_the_wheel)) + 1
+    assert len(changes) > 1
+    assert (changes % 50 == 0).all()
     lap, again = drive([race, race])
     assert facts(lap) == facts(again)
     assert np.array_equal(lap.advice, again.advice)

@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 import tiny
+import torch
 
+from models.mdn_rnn import expected_next
 from utils import evaluation
 from utils.command_line import UserError
 from utils.driving import Lap, Race, Races
@@ -148,6 +150,32 @@ def test_the_film_shows_the_race_frame_by_frame_and_rests_at_its_end(agent, lap,
             assert not np.array_equal(decoded, expected)
         obs, reward, *_ = env.step(tiny.STRAIGHT_ON_ACTION)
         score += float(reward)
+
+
+def test_the_film_pictures_z_and_what_m_expects_next(agent, lap, monkeypatch):
+    pictured = []
+    monkeypatch.setattr(FastCarRacing, "render", lambda self: None)
+    monkeypatch.setattr(evaluation, "race_frame", lambda *_: None)
+    monkeypatch.setattr(evaluation, "write_video", lambda path, film: list(film))
+    monkeypatch.setattr(evaluation, "decoded", lambda vae, z: pictured.append(z) or z)
+    evaluation.film("x.mp4", FAST_ID, agent, lap)
+    obs, _ = make_env(FAST_ID).reset(seed=SEED)
+    with torch.no_grad():
+        z, _ = agent.vae.encode(torch.from_numpy(shrink(obs))[None])
+        prediction, _ = agent.rnn(z[None], torch.from_numpy(tiny.STRAIGHT_ON_ACTION)[None, None])
+        wanted = torch.cat([z, expected_next(prediction)[0]]).numpy()
+    assert np.allclose(pictured[0], wanted, atol=0.02 * np.abs(wanted).max(1, keepdims=True))
+
+
+def test_the_film_looks_as_seldom_as_the_race_did(agent, monkeypatch):
+    monkeypatch.setattr(FastCarRacing, "render", lambda self: None)
+    monkeypatch.setattr(evaluation, "race_frame", lambda *_: None)
+    monkeypatch.setattr(evaluation, "write_video", lambda path, film: list(film))
+    lively = agent._replace(parameters=tiny.lively(1))
+    reported = drive(lively, Race(SEED, lively.parameters, look_every=3))
+    evaluation.film("x.mp4", FAST_ID, lively, reported, look_every=3)
+    with pytest.raises(UserError, match="instead of"):
+        evaluation.film("x.mp4", FAST_ID, lively, reported)
 
 
 @pytest.mark.parametrize("change", [{"score": 500.0}, {"frames": 123}, {"seed": SEED + 1}])

@@ -38,6 +38,8 @@ from utils.networks import (
 )
 from utils.progress import read_log
 from utils.rollouts import load_latents, load_rollout, save_rollout
+from utils.search import Plan, Search
+from utils.workers import Workers
 
 FLAGS = {
     1: {"autopilot_episodes": 2, "random_episodes": 1, "workers": 0},
@@ -468,6 +470,25 @@ def test_05_goes_on_with_a_larger_population_in_duels(project):
     assert len(driven) == 4 * 2
 
 
+def test_05_drives_as_its_constants_say(project, monkeypatch):
+    plans = []
+
+    def advance(search, workers, scale, plan, select, on_lap):
+        plans.append(plan)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Search, "advance", advance)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.stage(
+            5, **FLAGS[5] | {"name": "other", "tracks": 5, "patience": 33, "replayed": 2},
+            scouted=4, least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels",
+        )  # fmt: skip
+    assert plans == [
+        Plan(tracks=5, patience=33, replayed=2, scouted=4, least_sigma=0.01, most_sigma=0.3,
+             mean_rate=0.7, duels=True)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -505,7 +526,8 @@ def test_05_refuses_the_evolution_of_other_settings_and_keeps_it(project):
 
 def test_05_keeps_experiments_apart_by_name(project):
     before = contents(project / "checkpoints")
-    tiny.stage(5, **FLAGS[5] | {"generations": 0, "name": "other", "select_tracks": 0})
+    said = tiny.stage(5, **FLAGS[5] | {"generations": 0, "name": "other", "select_tracks": 0})
+    assert "next: python 06_evaluate.py --controller other\n" in said
     after = contents(project / "checkpoints")
     assert after.items() >= before.items()
     assert "other.pt" in after
@@ -597,6 +619,19 @@ def test_06_scores_are_the_same_for_any_number_of_workers(project, counts):
         scores.append(report["per_episode"])
     assert all(score == scores[0] for score in scores)
     assert len({episode["score"] for episode in scores[0]}) == 4
+
+
+def test_06_lets_v_look_less_often(project, monkeypatch):
+    driven = []
+
+    def run(workers, races, on_result):
+        driven.extend(races)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Workers, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.stage(6, episodes=2, first_seed=6, controller="straight_on", look_every=3)
+    assert [(race.seed, race.look_every) for race in driven] == [(6, 3), (7, 3)]
 
 
 def test_06_lets_other_drivers_race(project):

@@ -175,6 +175,37 @@ def test_the_learning_curve_draws_ours(tmp_path):
     assert many > few + 1000
 
 
+def test_the_learning_curve_draws_every_column_as_what_it_is(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    rows = evolution_rows(6, every=3)
+    plots.learning_curve(tmp_path / "curve.png", rows)
+    score, search, sigma = figures[0].axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in score.lines}
+
+    def drawn(axes):
+        return axes.lines[0].get_xydata().tolist()
+
+    def points(name):
+        return [[row["frames"], row[name]] for row in rows if name in row]
+
+    assert lines["best candidate, on its few tracks"] == points("best")
+    assert lines["mean of candidates"] == points("mean")
+    assert lines["their centre, on selection tracks (± sd)"] == points("select_mean")
+    assert drawn(sigma) == points("sigma")
+    assert drawn(search) == [point for point, row in zip(points("laps"), rows, strict=True)
+                             if "select_mean" in row]  # fmt: skip
+
+
+def test_a_score_near_the_end_counts_for_more_than_one_at_the_beginning(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    plots.learning_curve(tmp_path / "curve.png", evolution_rows(90))
+    height = figures[0].axes[0].transData.transform
+    low, middle, high, highest = (height((1e6, y))[1] for y in (100, 110, 920, 930))
+    assert highest - high > 5 * (middle - low) > 0
+
+
 def test_a_curve_before_the_first_generation(tmp_path):
     row = {"frames": 5e5, "select_mean": 930.0, "select_sd": 7.0, "laps": 1.0, "sigma": 0.002}
     plots.learning_curve(tmp_path / "curve.png", [row])

@@ -193,6 +193,13 @@ def test_the_candidates_keep_to_the_limits_of_sigma_whenever_the_run_was_stopped
     assert max(row["sigma"] for row in whole) < 0.1
 
 
+def test_sigma_is_raised_to_its_lower_limit(tmp_path):
+    search, hill = begin(tmp_path), Hill()
+    search.advance(hill, (MEAN, SD), Plan(3, 50, least_sigma=0.5), [])
+    drawn = np.array([race.parameters for race in hill.runs[0]])
+    assert drawn.std(0).mean() > 0.5 * 0.5 / SD
+
+
 def test_the_distribution_takes_the_share_of_the_step_that_is_planned(tmp_path):
     steps = []
     for name, share in ("half", 0.5), ("whole", 1.0):
@@ -207,7 +214,7 @@ def test_with_duels_every_pair_drives_tracks_of_its_own(tmp_path):
     plan = Plan(3, 50, replayed=1, scouted=2, duels=True)
     search.advance(hill, (MEAN, SD), plan, [])
     asked, pairs = search.evolution.ask(), search.evolution.pairs
-    seen = dict(search._curriculum.scores)
+    seen = dict(search._curriculum.driven)
     assert len(seen) == 4 * 3 + 2
     search.advance(hill, (MEAN, SD), plan, [])
     races = hill.runs[1]
@@ -288,19 +295,32 @@ def test_the_best_mean_by_selection_is_what_is_saved(tmp_path):
     assert search.measured_at == 3
 
 
-def test_a_mean_measured_on_other_tracks_starts_the_comparison_anew(tmp_path):
-    search, hill = begin(tmp_path), Hill(selection=[50.0, 30.0, 40.0])
-    advance(search, hill, 1, select=seeds.SELECT[:1])  # lucky on its only track
-    search = resume(tmp_path)
-    second = plain(search.evolution.mean)
-    advance(search, hill, 1, select=seeds.SELECT[:4])
-    assert np.array_equal(saved_c(tmp_path)[0], second)
-    assert search.best_score == 30.0
-    search = resume(tmp_path)
-    third = plain(search.evolution.mean)
-    advance(search, hill, 1, select=seeds.SELECT[:4])
-    assert np.array_equal(saved_c(tmp_path)[0], third)
-    assert search.best_score == 40.0
+def test_only_a_mean_measured_on_as_many_tracks_competes_and_on_more_it_wins(tmp_path):
+    begin(tmp_path)
+    means, hill = [], Hill(selection=[50.0, 30.0, 20.0, 90.0, 40.0])
+    kept = []
+    for tracks in 1, 4, 4, 2, 4:  # the first is lucky on its only track, the fourth on its two
+        search = resume(tmp_path)
+        means.append(plain(search.evolution.mean))
+        advance(search, hill, 1, select=seeds.SELECT[:tracks])
+        parameters, header = saved_c(tmp_path)
+        kept.append(header["generation"])
+        assert np.array_equal(parameters, means[kept[-1]])
+        assert header["select_score"] == search.best_score == (50, 30, 30, 30, 40)[len(kept) - 1]
+    assert kept == [0, 1, 1, 1, 4]
+
+
+def test_c_tells_what_it_took_to_find_it(tmp_path):
+    search, hill = begin(tmp_path), Hill(selection=[10.0, 30.0, 20.0])
+    for _ in range(3):
+        advance(search, hill, 2, select=[])
+        search.measure(hill, (MEAN, SD), seeds.SELECT[:4])
+    row = search.history[5]  # the second measurement, after four generations
+    assert row["frames"] == 4 * 2400 + 2 * 400
+    _, header = saved_c(tmp_path)
+    assert header["generation"] == row["generation"] == 4
+    assert (header["frames"], header["core_hours"]) == (row["frames"], row["core_hours"])
+    assert "python" in header["provenance"]
 
 
 def test_without_selection_the_latest_mean_is_saved(tmp_path):
@@ -308,7 +328,8 @@ def test_without_selection_the_latest_mean_is_saved(tmp_path):
     assert np.array_equal(saved_c(tmp_path)[0], plain(np.zeros(N)))
     advance(search, Hill(), 2)
     assert np.array_equal(saved_c(tmp_path)[0], plain(search.evolution.mean))
-    assert saved_c(tmp_path)[1]["select_score"] is None
+    _, header = saved_c(tmp_path)
+    assert (header["select_score"], header["frames"]) == (None, 2 * 2400)
     assert "unmeasured" in search.summary()
 
 

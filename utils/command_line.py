@@ -133,7 +133,7 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         _leave(str(error), 2)
     except KeyboardInterrupt:
-        _leave("stopped; what was finished is saved, and the same command goes on from there.", 130)
+        _leave("stopped; what is saved stays, and the same command goes on from there.", 130)
     except OSError as error:
         sentence = system_trouble(error)
         if not sentence:

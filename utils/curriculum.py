@@ -10,21 +10,21 @@ from collections.abc import Iterable, Sequence
 from utils import seeds
 from utils.driving import Lap
 
-FORGOTTEN_AFTER = 50  # generations; a track that went badly longer ago was another driver's
+FORGOTTEN_AFTER = 50  # generations from when it was new: one that no driver masters must go
 
 
 class Curriculum:
     """Remembers how the tracks of the last generations went.
 
     Args:
-        scores: pairs of track and score, as the property of that name gave them to be saved.
+        driven: pairs of track and score, as the property of that name gave them to be saved.
     """
 
-    def __init__(self, scores: Iterable[Sequence[float]] = ()) -> None:
-        self._scores = {int(track): float(score) for track, score in scores}
+    def __init__(self, driven: Iterable[Sequence[float]] = ()) -> None:
+        self._scores = {int(track): float(score) for track, score in driven}
 
     @property
-    def scores(self) -> list[tuple[int, float]]:
+    def driven(self) -> list[tuple[int, float]]:
         """All that it remembers."""
         return list(self._scores.items())
 
@@ -33,7 +33,7 @@ class Curriculum:
         return sorted(self._scores, key=self._scores.__getitem__)[:count]
 
     def note(self, generation: int, laps: Sequence[Lap]) -> None:
-        """Remember how tracks went in this generation, on average, and forget what is long ago."""
+        """Remember how tracks went in this generation, on average, and forget the oldest ones."""
         scores: dict[int, list[float]] = {}
         for lap in laps:
             scores.setdefault(lap.seed, []).append(lap.score)

@@ -226,7 +226,7 @@ def _driving_template() -> np.ndarray:
 def _race_template() -> np.ndarray:
     canvas = np.full((DRIVING[1], DRIVING[0] + THUMBNAIL + MARGIN, 3), GROUND, np.uint8)
     canvas[:, : DRIVING[0]] = _driving_template()
-    captions = (("V sees", TEXT), ("V remembers", BLUE), ("M expects next", VIOLET))
+    captions = (("V sees", TEXT), ("V redraws", BLUE), ("M expects next", VIOLET))
     for row, (caption, colour) in enumerate(captions):
         _write(canvas, caption, DRIVING[0], _thumbnail_top(row) - 10, 17, colour, 500)
     return canvas

@@ -108,7 +108,7 @@ def load_agent(checkpoints: str, name: str = "controller") -> TrainedAgent:
         "controller": header["fingerprint"],
         "controller_made_from": header["made_from"],
         "controller_generation": header.get("generation"),
-        "controller_frames": header.get("frames"),  # simulated to find it
+        "controller_frames": header.get("frames"),  # driven until it was found
         "controller_core_hours": header.get("core_hours"),
     }
     return TrainedAgent(vae, rnn, parameters, origin)

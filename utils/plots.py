@@ -20,6 +20,7 @@ INK = "#1f2630"
 ROAD = "#c9d0d9"
 
 ROAD_HALF_WIDTH = 6.67  # units, CarRacing's own
+HIGHEST = 960  # score on a learning curve; no driver gets there
 WORST = 5  # laps on one map
 MOMENTS = 12  # frames of a race on a contact sheet
 GAP = 4  # pixels between two frames
@@ -49,7 +50,7 @@ def reconstructions(path: str | Path, frames: np.ndarray, decoded: np.ndarray) -
     figure = Figure(figsize=(0.9 * len(frames) + 0.9, 1.95), layout="constrained")
     axes = _mosaic(figure, [frames, decoded])
     height = frames.shape[1]
-    axes.set_yticks([height / 2, height * 1.5 + GAP], ["seen", "remembered"], color=INK)
+    axes.set_yticks([height / 2, height * 1.5 + GAP], ["seen", "redrawn"], color=INK)
     _save(figure, path)
 
 
@@ -138,6 +139,9 @@ def training_curves(
 def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> None:
     """The evolution's score over the frames it has driven, beside the paper's; below, its search.
 
+    The axis of the scores is logarithmic in what is missing to 1000: ten points near the end count
+    for more than a hundred at the beginning.
+
     Args:
         rows: of stage 05's log: generation, frames (so far), mean and best of the population,
             select_mean and select_sd of the distribution's mean on held-out tracks (in some rows),
@@ -153,24 +157,29 @@ def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Non
     )
     for generation, x, y in PAPER:
         score.annotate(
-            f"gen {generation}", (x, y), (0, -14), textcoords="offset points",
-            ha="center", fontsize=7.5, color=GREY,
+            f"gen {generation}", (x, y), (4, -12), textcoords="offset points",
+            fontsize=7.5, color=GREY,
         )  # fmt: skip
     if any("mean" in row for row in rows):  # none before the first generation
-        _line(score, frames, _column(rows, "best"), ORANGE, "best candidate", lw=0.8, alpha=0.6)
-        _line(score, frames, _column(rows, "mean"), BLUE, "mean of candidates", lw=1.0, alpha=0.5)
+        best, mean = _column(rows, "best"), _column(rows, "mean")
+        _line(score, frames, best, ORANGE, "best candidate, on its few tracks", lw=0.8, alpha=0.6)
+        _line(score, frames, mean, BLUE, "mean of candidates", lw=1.0, alpha=0.5)
     if any("select_mean" in row for row in rows):
         chosen, spread = _column(rows, "select_mean"), _column(rows, "select_sd")
         known = np.isfinite(chosen)
         x, y, sd = frames[known], chosen[known], np.nan_to_num(spread[known])
-        score.fill_between(x, y - sd, y + sd, color=BLUE, alpha=0.12, lw=0)
+        top = np.minimum(y + sd, HIGHEST)
+        score.fill_between(x, y - sd, top, color=BLUE, alpha=0.12, lw=0)
         score.plot(
-            x, y, "o-", color=BLUE, ms=4.5, lw=2, label="their centre, on held-out tracks (± sd)"
+            x, y, "o-", color=BLUE, ms=3, lw=1.6, label="their centre, on selection tracks (± sd)"
         )
     score.set_xscale("log")
+    missing = (lambda y: -np.log(np.maximum(1000 - y, 1)), lambda t: 1000 - np.exp(-t))
+    score.set_yscale("function", functions=missing)
+    score.set_yticks((0, 300, 500, 700, 800, 850, 900, 925, 950))
     score.set_ylabel("score", color=INK)
     score.margins(y=0.08)  # room for the lowest label
-    score.set_ylim(top=1000)
+    score.set_ylim(top=HIGHEST)
     score.legend(frameon=False, fontsize=9, loc="lower right")
     _tidy(score)
 
@@ -191,7 +200,7 @@ def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Non
 
 
 def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
-    """Maps of the worst laps (up to five): the road, the car's trace, and where it was lost.
+    """Maps of the worst laps (up to five), in one scale: the road, the car's trace, its mishap.
 
     Args:
         laps: each with seed, score, frames, tiles, total_tiles, track (N, 2), path (T, 2) in the
@@ -201,7 +210,8 @@ def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
         raise ValueError("a map of the worst laps needs at least one lap")
     worst = sorted(laps, key=lambda lap: lap["score"])[:WORST]
     figure = Figure(figsize=(3.3 * len(worst), 3.8), layout="constrained")
-    for axes, lap in zip(figure.subplots(1, len(worst), squeeze=False).flat, worst, strict=True):
+    maps = figure.subplots(1, len(worst), squeeze=False, sharex=True, sharey=True).flat
+    for axes, lap in zip(maps, worst, strict=True):
         track, driven = np.asarray(lap["track"], float), np.asarray(lap["path"], float)
         if track.ndim != 2 or track.shape[1] != 2 or driven.shape[1:] != (2,) or not len(driven):
             raise ValueError(f"track {track.shape} and path {driven.shape} are no lists of points")
@@ -217,6 +227,10 @@ def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
             0.5, 0, f"{lap['tiles']} of {lap['total_tiles']} tiles, {lap['frames']} frames",
             transform=axes.transAxes, ha="center", va="top", fontsize=9, color=GREY,
         )  # fmt: skip
+    figure.supxlabel(
+        "\N{BLACK CIRCLE} start    \N{MULTIPLICATION X} the first tile that was missed",
+        fontsize=10, color=INK,
+    )  # fmt: skip
     _save(figure, path)
 
 

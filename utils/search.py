@@ -23,9 +23,20 @@ from utils.provenance import game, is_of_this_game, provenance
 from utils.workers import Workers
 
 COLUMNS = (
-    "generation", "population", "tracks", "replayed", "frames", "mean", "best", "select_mean",
-    "select_sd", "laps", "sigma", "core_hours", "seconds",
-)  # fmt: skip
+    "generation",
+    "population",
+    "tracks",  # races of each candidate
+    "replayed",  # of them on tracks that were driven before; left out of mean, best and laps
+    "frames",  # since the search began
+    "mean",  # of the candidates
+    "best",  # of the candidates, each on its own few tracks
+    "select_mean",  # of the distribution's mean on the selection seeds, where it was measured
+    "select_sd",
+    "laps",  # share that is complete: of the selection where it was measured, or the candidates'
+    "sigma",  # as the generation leaves it; the plan's limits cut it before the next is drawn
+    "core_hours",  # since the search began
+    "seconds",  # of this row
+)
 ALWAYS = ("generation", "frames", "laps", "sigma", "core_hours", "seconds")  # in every row
 
 
@@ -60,13 +71,13 @@ class Search:
         self._parameters = parameters  # how many C has
         self.evolution: Evolution | None = None
         self.best: np.ndarray | None = None  # parameters of the best mean, for plain features
-        self._found: dict[str, Any] = {}  # in which generation, by which command
+        self._found: dict[str, Any] = {}  # the generation, and the command, that found it
         self.best_score: float | None = None  # its mean on the selection seeds
         self._best_tracks: int | None = None  # so many of them
         self._spent: dict[str, float] = {"frames": 0, "core_hours": 0.0}  # before the first row
         self.measured_at: int | None = None  # generation of the last measurement
         self._curriculum = Curriculum()
-        self.history: list[dict[str, float]] = []  # a row a generation; columns as in COLUMNS
+        self.history: list[dict[str, float]] = []  # a row a generation, or last measurement
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -92,7 +103,7 @@ class Search:
                     f"{game()}); {remedy}."
                 )
             self._restore(header, arrays)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(f"{self.path} holds no evolution ({error}); {remedy}.") from error
         return True
 
@@ -112,11 +123,15 @@ class Search:
         self._found["provenance"] = dict(header["found"]["provenance"])
         if {self.best.shape, self.evolution.mean.shape} != {(self._parameters,)}:
             raise ValueError(f"its C does not have {self._parameters} numbers")
+        if self.best.dtype != np.float32 or not np.isfinite(self.best).all():
+            raise ValueError("its C does not have finite numbers of single precision")
         self.best_score = _number_or_none(header["best_score"])
         self._best_tracks = _number_or_none(header.get("best_tracks"))
         self.measured_at = _number_or_none(header["measured_at"])
         self._spent = {name: _number(header["spent"][name]) for name in self._spent}
-        self._curriculum = Curriculum(header["driven"])
+        self._curriculum = Curriculum(
+            (_number(track), _number(score)) for track, score in header["driven"]
+        )
         self.history = [
             {name: _number(row[name]) for name in COLUMNS if name in row or name in ALWAYS}
             for row in header["history"]
@@ -248,13 +263,13 @@ class Search:
             made_from=self._made_from, versions=game(), found=self._found,
             best_score=self.best_score,
             best_tracks=self._best_tracks, measured_at=self.measured_at, spent=self._spent,
-            driven=self._curriculum.scores, history=self.history,
+            driven=self._curriculum.driven, history=self.history,
         )  # fmt: skip
         self.publish()
 
     def publish(self) -> None:
         """Bring C, the log and the picture up to date with the state."""
-        spent = self.history[-1] if self.history else self._spent
+        spent = self._spent_on_best()
         save_controller(
             self._target, self.best, self._made_from, **self._found,
             select_score=self.best_score, frames=spent["frames"], core_hours=spent["core_hours"],
@@ -264,6 +279,13 @@ class Search:
         if self.history:
             learning_curve(picture, self.history)
 
+    def _spent_on_best(self) -> dict[str, float]:
+        """The row that measured what is the best so far; where none did, the last one."""
+        for row in self.history:
+            if row["generation"] == self._found["generation"] and "select_mean" in row:
+                return row
+        return self.history[-1] if self.history else self._spent
+
     def _plain(self, parameters: np.ndarray, scale: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         return unstandardise(parameters, *scale).astype(np.float32)
 
@@ -272,8 +294,7 @@ class Search:
             return
         self.measured_at = self.evolution.generation
         score = float(np.mean([lap.score for lap in laps]))
-        comparable = self.best_score is not None and self._best_tracks == len(laps)
-        if not comparable or score > self.best_score:  # few tracks are luckier than many
+        if (len(laps), score) > (self._best_tracks or 0, self.best_score):  # few are luckier
             self._keep(mean)
             self.best_score, self._best_tracks = score, len(laps)
 
@@ -309,7 +330,7 @@ class Search:
 
 
 def _number(value: Any) -> float:
-    if type(value) not in (int, float):
+    if type(value) not in (int, float) or not math.isfinite(value):
         raise TypeError(f"{value!r} is no number")
     return value
 
