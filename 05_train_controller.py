@@ -9,10 +9,9 @@ Writes   checkpoints/NAME.pt, the best mean of the search distribution so far
          data/imitation/NAME/*.npz (finished rounds of the imitation)
 Time     about 30 minutes on two cores
 Run      python 05_train_controller.py
-         python 05_train_controller.py --start zeros --sigma 0.1 --name zeros --tracks 5
-         --generations 60    (no teacher, as in the paper: an hour)
-         ... --generations 200 --fitness duels --population 144 --tracks 2 --replayed 1
-         --least-sigma 0.08 --most-sigma 0.1 --mean-rate 0.3    (once it completes most laps)
+         python 05_train_controller.py --start zeros --sigma 0.1 --name zeros --fitness duels
+         --population 144 --tracks 2 --replayed 1 --generations 66    (no teacher, as in the paper)
+         ... --most-sigma 0.1 --generations 200    (once the mean stands still)
 
 Stopped, it goes on from the last finished generation when run again; with more GENERATIONS it goes
 on from where it ended.
@@ -56,13 +55,13 @@ FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is 
 GENERATIONS = 12  # more go on from where the last run ended
 POPULATION = 48  # candidates a generation; may be raised as it converges
 TRACKS = 12  # races of each candidate, the same for all unless they duel; may be raised, too
-REPLAYED = 0  # of them the worst of late, the others new; once a C from zeros completes most laps
+REPLAYED = 0  # of them the worst of late, the others new; 1 of 2 for a C from zeros
 SCOUTED = 0  # new tracks that the mean alone drives as well, each generation, to find bad ones
 SIGMA = 0.002  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
 LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tracks
-MOST_SIGMA = 0.2  # a wider population from zeros is mostly wrecks; may be lowered as it converges
+MOST_SIGMA = 0.2  # a wider population from zeros is mostly wrecks; 0.1 once its mean stands still
 MEAN_RATE = 0.5  # share of the proposed step taken; half-steps average the tracks' luck out
-FITNESS = "score"  # mean of a candidate; "duels" with its mirror image, once laps are completed
+FITNESS = "score"  # mean of a candidate; "duels" with its mirror image, for a C from zeros
 PATIENCE = 100  # frames without a new tile after which a candidate's race is given up
 SELECT_TRACKS = 200  # selection seeds on which the distribution's mean is measured
 SELECT_EVERY = 4  # generations between two measurements
