@@ -32,7 +32,7 @@ from utils.rollouts import COLLECT, episodes, load_rollout
 from utils.workers import OneAtATime, Workers
 
 # ---- constants: edit them here, or pass them as flags (--random-episodes 10) ----
-AUTOPILOT_EPISODES = 240  # a driver that reads the track; 240 make 180,000 frames
+AUTOPILOT_EPISODES = 240  # a driver that reads the track; 240 make about 220,000 frames
 RANDOM_EPISODES = 40  # smoothed random actions: grass, spins, and standing still
 KEYBOARD_EPISODES = 0  # races that you drive yourself, in a window
 NOISE = 0.12  # most noise on the autopilot's actions; each episode draws its own from 0 to this
