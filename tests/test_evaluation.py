@@ -152,10 +152,16 @@ def test_the_film_shows_the_race_frame_by_frame_and_rests_at_its_end(agent, lap,
         score += float(reward)
 
 
-def test_the_film_pictures_z_and_what_m_expects_next(agent, lap, monkeypatch):
-    pictured = []
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Films of nothing: drawing is the slow part."""
     monkeypatch.setattr(FastCarRacing, "render", lambda self: None)
     monkeypatch.setattr(evaluation, "race_frame", lambda *_: None)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_film_pictures_z_and_what_m_expects_next(agent, lap, monkeypatch):
+    pictured = []
     monkeypatch.setattr(evaluation, "write_video", lambda path, film: list(film))
     monkeypatch.setattr(evaluation, "decoded", lambda vae, z: pictured.append(z) or z)
     evaluation.film("x.mp4", FAST_ID, agent, lap)
@@ -167,9 +173,8 @@ def test_the_film_pictures_z_and_what_m_expects_next(agent, lap, monkeypatch):
     assert np.allclose(pictured[0], wanted, atol=0.02 * np.abs(wanted).max(1, keepdims=True))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_film_looks_as_seldom_as_the_race_did(agent, monkeypatch):
-    monkeypatch.setattr(FastCarRacing, "render", lambda self: None)
-    monkeypatch.setattr(evaluation, "race_frame", lambda *_: None)
     monkeypatch.setattr(evaluation, "write_video", lambda path, film: list(film))
     lively = agent._replace(parameters=tiny.lively(1))
     reported = drive(lively, Race(SEED, lively.parameters, look_every=3))
@@ -178,10 +183,9 @@ def test_the_film_looks_as_seldom_as_the_race_did(agent, monkeypatch):
         evaluation.film("x.mp4", FAST_ID, lively, reported)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("change", [{"score": 500.0}, {"frames": 123}, {"seed": SEED + 1}])
-def test_a_race_that_goes_otherwise_than_reported_is_not_filmed(agent, lap, monkeypatch, change):
-    monkeypatch.setattr(FastCarRacing, "render", lambda self: None)  # the slow part
-    monkeypatch.setattr(evaluation, "race_frame", lambda *_: None)
+def test_a_race_that_goes_otherwise_than_reported_is_not_filmed(agent, lap, change):
     reported = Lap(**{**vars(lap), **change})
     with pytest.raises(UserError, match=r"track \d+ scored .* 06_evaluate\.py"):
         list(evaluation._filmed(FAST_ID, agent, reported, look_every=1))

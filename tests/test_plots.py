@@ -175,9 +175,15 @@ def test_the_learning_curve_draws_ours(tmp_path):
     assert many > few + 1000
 
 
-def test_the_learning_curve_draws_every_column_as_what_it_is(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, instead of files."""
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    return drawn
+
+
+def test_the_learning_curve_draws_every_column_as_what_it_is(tmp_path, figures):
     rows = evolution_rows(6, every=3)
     plots.learning_curve(tmp_path / "curve.png", rows)
     score, search, sigma = figures[0].axes
@@ -197,9 +203,7 @@ def test_the_learning_curve_draws_every_column_as_what_it_is(tmp_path, monkeypat
                              if "select_mean" in row]  # fmt: skip
 
 
-def test_a_score_near_the_end_counts_for_more_than_one_at_the_beginning(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+def test_a_score_near_the_end_counts_for_more_than_one_at_the_beginning(tmp_path, figures):
     plots.learning_curve(tmp_path / "curve.png", evolution_rows(90))
     height = figures[0].axes[0].transData.transform
     low, middle, high, highest = (height((1e6, y))[1] for y in (100, 110, 920, 930))

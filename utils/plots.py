@@ -144,7 +144,7 @@ def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Non
 
     Args:
         rows: of stage 05's log: generation, frames (so far), mean and best of the population,
-            select_mean and select_sd of the distribution's mean on held-out tracks (in some rows),
+            select_mean and select_sd of the distribution's mean on selection tracks (in some rows),
             laps (the share of complete ones) and sigma.
     """
     frames = _column(rows, "frames")

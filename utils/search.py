@@ -294,7 +294,8 @@ class Search:
             return
         self.measured_at = self.evolution.generation
         score = float(np.mean([lap.score for lap in laps]))
-        if (len(laps), score) > (self._best_tracks or 0, self.best_score):  # few are luckier
+        # more tracks count for more than a higher score: few are luckier
+        if (len(laps), score) > (self._best_tracks or 0, self.best_score):
             self._keep(mean)
             self.best_score, self._best_tracks = score, len(laps)
 
