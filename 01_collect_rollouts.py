@@ -15,8 +15,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.artifacts import demand_writable, load_header, sweep
-from utils.collection import (
+from utils.pictures.plots import contact_sheet
+from utils.runtime.command_line import choice, folder, number, processes, run, settings, whole
+from utils.runtime.workers import OneAtATime, Workers
+from utils.simulator.envs import ENV_IDS
+from utils.storage.artifacts import demand_writable, load_header, sweep
+from utils.storage.logs import write_log
+from utils.world_model.collection import (
     COLUMNS,
     MOST_EPISODES,
     Collector,
@@ -24,12 +29,7 @@ from utils.collection import (
     is_collected,
     plan,
 )
-from utils.command_line import choice, folder, number, processes, run, settings, whole
-from utils.envs import ENV_IDS
-from utils.plots import contact_sheet
-from utils.progress import write_log
-from utils.rollouts import COLLECT, episodes, load_rollout
-from utils.workers import OneAtATime, Workers
+from utils.world_model.episodes import COLLECT, episodes, load_rollout
 
 # ---- constants: edit them here, or pass them as flags (--random-episodes 10) ----
 AUTOPILOT_EPISODES = 240  # a driver that reads the track; 240 make about 220,000 frames
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         tqdm(total=len(missing), desc="collecting", unit="episode", disable=not missing) as bar,
         Workers(
             min(s.WORKERS, len(missing)), OneAtATime, {"function": Collector()},
-            preload=["utils.collection"],
+            preload=["utils.world_model.collection"],
         ) as workers,  # fmt: skip
     ):
 

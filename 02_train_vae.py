@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from models.inference import arithmetic
 from models.vae import VAE, to_frames
-from utils.artifacts import demand_writable, sweep
-from utils.command_line import folder, number, processes, run, seed, settings, whole
-from utils.networks import save_network, vae_path
-from utils.plots import reconstructions
-from utils.rollouts import batches_of_frames, load_rollout, rollouts
-from utils.training import Training, is_trained, state_path
+from utils.pictures.plots import reconstructions
+from utils.runtime.command_line import folder, number, processes, run, seed, settings, whole
+from utils.storage.artifacts import demand_writable, sweep
+from utils.storage.networks import save_network, vae_path
+from utils.world_model.episodes import batches_of_frames, load_rollout, rollouts
+from utils.world_model.training import Training, is_trained, state_path
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 LATENT_DIM = 32  # length of z, as in the paper; change it and run all stages from here

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.artifacts import demand_writable, sweep
-from utils.command_line import folder, processes, run, settings
-from utils.encoding import Encoding, encode, is_encoded
-from utils.networks import load_vae
-from utils.plots import latent_distributions
-from utils.rollouts import load_latents, rollouts
-from utils.workers import OneAtATime, Workers
+from utils.pictures.plots import latent_distributions
+from utils.runtime.command_line import folder, processes, run, settings
+from utils.runtime.workers import OneAtATime, Workers
+from utils.storage.artifacts import demand_writable, sweep
+from utils.storage.networks import load_vae
+from utils.world_model.episodes import rollouts
+from utils.world_model.latents import Encoding, encode, is_encoded, load_latents
 
 # ---- constants: edit them here, or pass them as flags (--workers 1) ----
 WORKERS = os.cpu_count()  # processes; 0 encodes in this one
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         tqdm(total=len(missing), desc="encoding", unit="episode", disable=not missing) as bar,
         Workers(
             min(s.WORKERS, len(missing)), OneAtATime, {"function": encode, "vae": vae},
-            preload=["utils.encoding"],
+            preload=["utils.world_model.latents"],
         ) as workers,
     ):
 

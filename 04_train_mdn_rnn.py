@@ -21,14 +21,13 @@ from tqdm import tqdm
 
 from models.mdn_rnn import MDNRNN
 from models.vae import sample
-from utils.artifacts import demand_writable, sweep
-from utils.command_line import folder, number, processes, run, seed, settings, whole
-from utils.dream import dream_film
-from utils.encoding import demand_encoded
-from utils.networks import load_vae, rnn_path, save_network
-from utils.rollouts import latents
-from utils.sequences import Sequence, batches, load_sequences, pieces
-from utils.training import CLIP, Training, is_trained, state_path
+from utils.runtime.command_line import folder, number, processes, run, seed, settings, whole
+from utils.storage.artifacts import demand_writable, sweep
+from utils.storage.networks import load_vae, rnn_path, save_network
+from utils.world_model.dream import dream_film
+from utils.world_model.latents import demand_encoded, latents
+from utils.world_model.sequences import Sequence, batches, load_sequences, pieces
+from utils.world_model.training import CLIP, Training, is_trained, state_path
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 HIDDEN = 256  # units of the LSTM, as in the paper; h has this length

@@ -26,10 +26,11 @@ from tqdm import tqdm
 from models.controller import parameter_count
 from models.inference import ROWS
 from models.mdn_rnn import MDNRNN
-from utils import seeds
-from utils.artifacts import demand_writable, sweep
-from utils.command_line import (
-    UserError,
+from utils.evolution.cma_es import Evolution
+from utils.evolution.imitation import Round, imitate
+from utils.evolution.search import Plan, Search
+from utils.racing.agent import Races
+from utils.runtime.command_line import (
     choice,
     folder,
     number,
@@ -40,14 +41,13 @@ from utils.command_line import (
     whole,
     word,
 )
-from utils.driving import Races
-from utils.envs import ENV_IDS
-from utils.evolution import Evolution
-from utils.imitation import Round, imitate
-from utils.networks import load_rnn, load_vae
-from utils.progress import Clock
-from utils.search import Plan, Search
-from utils.workers import Workers
+from utils.runtime.errors import UserError
+from utils.runtime.timing import Clock
+from utils.runtime.workers import Workers
+from utils.simulator import seeds
+from utils.simulator.envs import ENV_IDS
+from utils.storage.artifacts import demand_writable, sweep
+from utils.storage.networks import load_rnn, load_vae
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
 START = "imitation"  # "zeros" is the paper's; "imitation" first copies the autopilot
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     demand_writable(*search.files, rounds / "any.npz")
     with Workers(
         s.WORKERS, Races, {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
-        slots=ROWS, preload=["utils.driving"],
+        slots=ROWS, preload=["utils.racing.agent"],
     ) as workers:  # fmt: skip
         if search.resume():
             generation = search.evolution.generation

@@ -17,9 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from models.inference import ROWS
-from utils.artifacts import demand_writable, sweep
-from utils.command_line import (
-    UserError,
+from utils.drivers.registry import DRIVERS
+from utils.racing.agent import Races
+from utils.racing.driver_races import DriverRaces
+from utils.racing.evaluation import film, picture_worst, save_report, sentence
+from utils.racing.race import Race
+from utils.runtime.command_line import (
     choice,
     film_name,
     folder,
@@ -31,13 +34,12 @@ from utils.command_line import (
     whole,
     word,
 )
-from utils.drivers import DRIVERS, DriverRaces
-from utils.driving import Race, Races
-from utils.envs import ENV_IDS
-from utils.evaluation import film, picture_worst, save_report, sentence
-from utils.networks import TrainedAgent, load_agent
-from utils.progress import Meter
-from utils.workers import OneAtATime, Workers
+from utils.runtime.errors import UserError
+from utils.runtime.timing import Meter
+from utils.runtime.workers import OneAtATime, Workers
+from utils.simulator.envs import ENV_IDS
+from utils.storage.artifacts import demand_writable, sweep
+from utils.storage.networks import TrainedAgent, load_agent
 
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----
 EPISODES = 10  # tracks to drive, as the project that we follow reported; 100 for the table
@@ -106,10 +108,10 @@ def _workers(s, agent: TrainedAgent | None) -> Workers:
     workers = min(s.WORKERS, s.EPISODES)
     if agent is None:
         settings = _autopilot(s) if s.DRIVER == "autopilot" else {}
-        races = DriverRaces(s.DRIVER, settings, s.ENV_ID)
-        return Workers(workers, OneAtATime, {"function": races}, preload=["utils.drivers"])
+        setup = {"function": DriverRaces(s.DRIVER, settings, s.ENV_ID)}
+        return Workers(workers, OneAtATime, setup, preload=["utils.racing.driver_races"])
     setup = {"env_id": s.ENV_ID, "vae": agent.vae, "rnn": agent.rnn}
-    return Workers(workers, Races, setup, slots=ROWS, preload=["utils.drivers"])
+    return Workers(workers, Races, setup, slots=ROWS, preload=["utils.racing.agent"])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Shapes: B images, Z latent dimensions. Frames are (B, 64, 64, 3) uint8 wherever 
 
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -95,6 +96,12 @@ def to_floats(frames: Tensor) -> Tensor:
 def to_frames(images: Tensor) -> Tensor:
     """images (B, 3, 64, 64) from 0 to 1 -> frames (B, 64, 64, 3) uint8."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@torch.inference_mode()
+def decoded(vae: VAE, z: np.ndarray) -> np.ndarray:
+    """z (N, Z) -> frames (N, 64, 64, 3) uint8."""
+    return to_frames(vae.decode(torch.from_numpy(np.ascontiguousarray(z)))).numpy()
 
 
 def to_blocks(frames: Tensor) -> Tensor:

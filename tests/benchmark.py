@@ -41,15 +41,16 @@ from models.controller import pack, squash, unpack
 from models.inference import ROWS, Encoder, Memory
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE, sample, to_floats
-from utils import driving, seeds
-from utils.artifacts import save_json
-from utils.collection import Collector, plan
-from utils.command_line import run
-from utils.driving import Agent, Race, Races
-from utils.encoding import Encoding, encode
-from utils.envs import FAST_ID, STOCK_ID, make_env, shrink
-from utils.fast_car_racing import FastCarRacing
-from utils.networks import (
+from utils.racing import agent as driving
+from utils.racing.agent import Agent, Races
+from utils.racing.race import Race
+from utils.runtime.command_line import run
+from utils.runtime.workers import OneAtATime, Workers
+from utils.simulator import seeds
+from utils.simulator.envs import FAST_ID, STOCK_ID, make_env, shrink
+from utils.simulator.fast_car_racing import FastCarRacing
+from utils.storage.artifacts import save_json
+from utils.storage.networks import (
     controller_path,
     load_controller,
     load_rnn,
@@ -57,11 +58,12 @@ from utils.networks import (
     rnn_path,
     vae_path,
 )
-from utils.provenance import ROOT, provenance
-from utils.rollouts import batches_of_frames, load_rollout
-from utils.sequences import batches, load_sequences
-from utils.training import CLIP, Training
-from utils.workers import OneAtATime, Workers
+from utils.storage.provenance import ROOT, provenance
+from utils.world_model.collection import Collector, plan
+from utils.world_model.episodes import batches_of_frames, load_rollout
+from utils.world_model.latents import Encoding, encode
+from utils.world_model.sequences import batches, load_sequences
+from utils.world_model.training import CLIP, Training
 
 PATIENCE = 300  # frames without progress: a car that got lost must not prolong the measurement
 CIRCLES = (0.3, -0.5, -1.0)  # bias of the C that stands in for a trained one: round and round
@@ -528,7 +530,7 @@ def measure_workers(networks: Networks, effort: Effort) -> Figures:
 
         def contender(count: int) -> Callable[[int], int]:
             workers = stack.enter_context(
-                Workers(count, Races, setup, slots=ROWS, preload=["utils.driving"])
+                Workers(count, Races, setup, slots=ROWS, preload=["utils.racing.agent"])
             )
             # Every row of every worker gets its environment before time is taken.
             workers.run([Race(0, networks.parameters, patience=1)] * ROWS * max(count, 1))

@@ -40,12 +40,14 @@ import torch
 from campaign import QUICK, STAGES, THOROUGH, Campaign, Effort, Result, Row, outcome, total
 from runs import Run
 
-from utils.artifacts import save_json
-from utils.command_line import UserError, run
-from utils.driving import Race, Races
-from utils.envs import FAST_ID
-from utils.provenance import provenance
-from utils.workers import DEATHS_IN_A_ROW, Workers
+from utils.racing.agent import Races
+from utils.racing.race import Race
+from utils.runtime.command_line import run
+from utils.runtime.errors import UserError
+from utils.runtime.workers import DEATHS_IN_A_ROW, Workers
+from utils.simulator.envs import FAST_ID
+from utils.storage.artifacts import save_json
+from utils.storage.provenance import provenance
 
 NOTICED_WITHIN = 5.0  # seconds until a dead worker is noticed
 ATTEMPTS = 10  # to interrupt a stage before it is done
@@ -332,7 +334,8 @@ def nonsense(campaign: Campaign) -> Result:
 def _refused_at_once(folder: Path, number: int, flags: dict[str, Any], named: str) -> Result:
     before = sorted(folder.rglob("*"))
     try:
-        with runs.inside(folder), mock.patch("utils.workers.Workers.run", side_effect=BegunError):
+        begun = mock.patch("utils.runtime.workers.Workers.run", side_effect=BegunError)
+        with runs.inside(folder), begun:
             tiny.stage(number, **runs.FLAGS[number] | flags)
     except UserError as error:
         if named not in str(error) or "\n" in str(error):

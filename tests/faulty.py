@@ -16,8 +16,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.command_line import run
-from utils.workers import Workers
+from utils.runtime.command_line import run
+from utils.runtime.workers import Workers
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from utils.fast_car_racing import FastCarRacing
+from utils.simulator.fast_car_racing import FastCarRacing
 
 OPENING = 50  # frames of the zooming first second
 BEHAVIOURS = ("follow", "smooth", "full_gas", "locked", "spin", "off_track")

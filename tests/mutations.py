@@ -22,11 +22,17 @@ import tiny
 import torch
 from runs import copy, differences, inside
 
-from utils import artifacts
-from utils.artifacts import load_arrays, load_header, load_tensors, save_arrays, save_tensors
-from utils.command_line import UserError, system_trouble
-from utils.rollouts import save_rollout
-from utils.training import Training
+from utils.runtime.errors import UserError, system_trouble
+from utils.storage import artifacts
+from utils.storage.artifacts import (
+    load_arrays,
+    load_header,
+    load_tensors,
+    save_arrays,
+    save_tensors,
+)
+from utils.world_model.episodes import save_rollout
+from utils.world_model.training import Training
 
 BOMB = "executed"  # the file that a hostile file makes if it is ever executed
 REMEDY = re.compile(r"run python \d\d_\w+\.py|delete it|move it away|mend that and run")
@@ -108,7 +114,7 @@ def keeping_state() -> Iterator[None]:
 def quick() -> Iterator[None]:
     """Short films, and nothing on the terminal."""
     with (
-        mock.patch("utils.dream.DREAMED", DREAMED),
+        mock.patch("utils.world_model.dream.DREAMED", DREAMED),
         contextlib.redirect_stderr(io.StringIO()),
         contextlib.redirect_stdout(io.StringIO()),
     ):

@@ -18,8 +18,8 @@ from typing import Any
 import tiny
 import torch
 
-from utils.artifacts import HEADER, load_arrays
-from utils.progress import read_log
+from utils.storage.artifacts import HEADER, load_arrays
+from utils.storage.logs import read_log
 
 PATIENCE = 300.0  # seconds until something that should happen is taken to hang
 # Seconds that processes have to go once the main one is gone. Workers go at once, but the process

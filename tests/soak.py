@@ -23,9 +23,9 @@ import numpy as np
 import tiny
 from runs import Run, differences
 
-from utils.artifacts import load_header, save_json
-from utils.networks import rnn_path, vae_path
-from utils.provenance import ROOT, provenance
+from utils.storage.artifacts import load_header, save_json
+from utils.storage.networks import rnn_path, vae_path
+from utils.storage.provenance import ROOT, provenance
 
 FULL = {"start": "zeros", "sigma": 0.1, "population": 32, "tracks": 4, "patience": 100,
         "select_tracks": 8, "select_every": 10, "workers": os.cpu_count()}  # fmt: skip

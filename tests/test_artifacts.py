@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from utils import artifacts
-from utils.command_line import UserError
+from utils.runtime.errors import UserError
+from utils.storage import artifacts
 
 
 def arrays() -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from utils.autopilot import Autopilot
+from utils.drivers.autopilot import Autopilot
 
 FRAME = np.zeros((96, 96, 3), np.uint8)
 

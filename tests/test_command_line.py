@@ -5,16 +5,8 @@ import sys
 
 import pytest
 
-from utils.command_line import (
-    UserError,
-    choice,
-    film_name,
-    folder,
-    number,
-    settings,
-    whole,
-    word,
-)
+from utils.runtime.command_line import choice, film_name, folder, number, settings, whole, word
+from utils.runtime.errors import UserError
 
 EPOCHS = 3  # times that every frame is seen
 RATE = 0.5  # of learning
@@ -85,7 +77,7 @@ def test_help_gives_the_reasons(capsys):
 def test_run_turns_errors_into_a_sentence_and_a_status(tmp_path, body, status, said):
     script = tmp_path / "x.py"
     script.write_text(
-        "import errno\nfrom utils.command_line import UserError, run\n"
+        "import errno\nfrom utils.runtime.command_line import UserError, run\n"
         f"def main():\n    {body}\nrun(main)\n"
     )
     done = subprocess.run(

@@ -1,8 +1,8 @@
 """Which tracks are driven again."""
 
-from utils import seeds
-from utils.curriculum import FORGOTTEN_AFTER, Curriculum
-from utils.driving import Lap
+from utils.evolution.curriculum import FORGOTTEN_AFTER, Curriculum
+from utils.racing.race import Lap
+from utils.simulator import seeds
 
 
 def laps(scores):

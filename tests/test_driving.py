@@ -10,11 +10,12 @@ import torch
 import models.inference
 from models.controller import pack, squash, unpack
 from models.inference import ROWS
-from utils.autopilot import Autopilot
-from utils.drivers import DriverRaces
-from utils.driving import FRAME_COST, Agent, Race, Races, Seat
-from utils.envs import FAST_ID, MAX_FRAMES, STOCK_ID, make_env, shrink
-from utils.workers import Workers
+from utils.drivers.autopilot import Autopilot
+from utils.racing.agent import Agent, Races
+from utils.racing.driver_races import DriverRaces
+from utils.racing.race import FRAME_COST, Race, Seat
+from utils.runtime.workers import Workers
+from utils.simulator.envs import FAST_ID, MAX_FRAMES, STOCK_ID, make_env, shrink
 
 TEACHER = {"line_offset": 0.0, "grip": 0.9}
 STANDING_STILL = pack(np.zeros((3, tiny.FEATURES)), np.array([0.0, -20.0, -20.0]))
@@ -86,7 +87,7 @@ def test_the_number_of_workers_does_not_matter(reference, workers, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with Workers(workers, Races, setup, slots=ROWS, preload=["utils.drivers"]) as pool:
+        with Workers(workers, Races, setup, slots=ROWS, preload=["utils.racing.agent"]) as pool:
             found = pool.run(mixed_races()[::-1])
     finally:
         torch.set_num_threads(before)

@@ -10,12 +10,13 @@ import tiny
 import torch
 
 from models.mdn_rnn import expected_next
-from utils import evaluation
-from utils.command_line import UserError
-from utils.driving import Lap, Race, Races
-from utils.envs import FAST_ID, make_env, shrink
-from utils.fast_car_racing import FastCarRacing
-from utils.networks import TrainedAgent
+from utils.racing import evaluation
+from utils.racing.agent import Races
+from utils.racing.race import Lap, Race
+from utils.runtime.errors import UserError
+from utils.simulator.envs import FAST_ID, make_env, shrink
+from utils.simulator.fast_car_racing import FastCarRacing
+from utils.storage.networks import TrainedAgent
 
 SEED = 6  # straight on it takes 197 frames to leave the field here
 

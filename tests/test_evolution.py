@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from utils.evolution import Evolution
+from utils.evolution.cma_es import Evolution
 
 N = 100  # with a population of 8, full covariance is decomposed only every few generations
 MODES = pytest.mark.parametrize("diagonal", [True, False], ids=["diagonal", "full"])

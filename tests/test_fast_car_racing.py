@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-import utils.fast_car_racing as fast_module
-from utils.envs import FAST_ID, STOCK_ID
-from utils.fast_car_racing import FastCarRacing
+import utils.simulator.fast_car_racing as fast_module
+from utils.simulator.envs import FAST_ID, STOCK_ID
+from utils.simulator.fast_car_racing import FastCarRacing
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from utils.command_line import UserError
-from utils.film import dream_frame, driving_frame, race_frame, write_video
+from utils.pictures.film import dream_frame, driving_frame, race_frame, write_video
+from utils.runtime.errors import UserError
 
 FORWARD = np.array([0.0, 0.5, 0.0], np.float32)
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from utils.driving import FRAME_COST, MAX_FRAMES, Lap
-from utils.fitness import GRASS_COST, MOST_DIFFERENCE, duels, mean_scores
+from utils.evolution.fitness import GRASS_COST, MOST_DIFFERENCE, duels, mean_scores
+from utils.racing.race import FRAME_COST, Lap
+from utils.simulator.envs import MAX_FRAMES
 
 TILES = 300
 PAIR = np.array([[0, 1]])

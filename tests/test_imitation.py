@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from models.controller import pack, squash, unpack, unstandardise
-from utils import seeds
-from utils.artifacts import load_arrays
-from utils.driving import Lap
-from utils.imitation import fit, imitate, imitation_loss
+from utils.evolution.imitation import fit, imitate, imitation_loss
+from utils.racing.race import Lap
+from utils.simulator import seeds
+from utils.storage.artifacts import load_arrays
 
 WIDTH = 5
 TEACHER = {"line_offset": 0.0, "grip": 0.9}
@@ -150,7 +150,7 @@ def test_the_core_hours_are_those_of_driving_and_of_fitting(tmp_path, monkeypatc
             return fit(*data)
 
     track = Costly()
-    monkeypatch.setattr("utils.imitation.fit", track.fit)
+    monkeypatch.setattr("utils.evolution.imitation.fit", track.fit)
     *_, core_hours = imitate(
         track, scale(), TEACHER, 3, 2, {"vae": "a"}, tmp_path, lambda *_: None
     )  # fmt: skip

@@ -9,10 +9,10 @@ import numpy as np
 import pygame
 import pytest
 
-from utils import film
-from utils.command_line import UserError
-from utils.envs import STOCK_ID, make_env
-from utils.keyboard import MOST_BRAKE, Keyboard, Window, ramp
+from utils.drivers.keyboard import MOST_BRAKE, Keyboard, Window, ramp
+from utils.pictures import film
+from utils.runtime.errors import UserError
+from utils.simulator.envs import STOCK_ID, make_env
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems have a display")
 PATIENCE = 300  # frames in which a key press must arrive

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils import plots
+from utils.pictures import plots
 
 RNG = np.random.default_rng(0)
 BLUE, ORANGE, ROAD = (tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (

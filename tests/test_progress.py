@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from utils.progress import Meter
-from utils.workers import OneAtATime, Workers
+from utils.runtime.timing import Meter
+from utils.runtime.workers import OneAtATime, Workers
 
 WORK = 0.3  # seconds of processor time
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils import racing_line
+from utils.drivers import racing_line
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from utils.random_driver import RandomDriver
+from utils.drivers.random_driver import RandomDriver
 
 
 class Undrawn(CarRacing):

@@ -8,13 +8,13 @@ import pytest
 import tiny
 import torch
 
-from utils import rollouts
-from utils.artifacts import save_arrays
-from utils.command_line import UserError
-from utils.encoding import Encoding, encode
-from utils.provenance import game
-from utils.rollouts import batches_of_frames, load_latents, load_rollout, save_rollout
-from utils.sequences import Sequence, batches, load_sequences, pieces
+from utils.runtime.errors import UserError
+from utils.storage.artifacts import save_arrays
+from utils.storage.provenance import game
+from utils.world_model import episodes
+from utils.world_model.episodes import batches_of_frames, load_rollout, save_rollout
+from utils.world_model.latents import Encoding, encode, load_latents
+from utils.world_model.sequences import Sequence, batches, load_sequences, pieces
 
 
 def numbered(folder, lengths):
@@ -102,12 +102,12 @@ def test_latents_of_another_length_are_refused(tmp_path):
 
 def test_the_fingerprint_of_a_folder_is_that_of_its_episodes(tmp_path):
     tiny.save_episodes(tmp_path, [4, 5])
-    paths, mark = rollouts.rollouts(tmp_path)
+    paths, mark = episodes.rollouts(tmp_path)
     assert [path.name for path in paths] == ["random_000.npz", "random_001.npz"]
     (tmp_path / "random_002.tmp.1.npz").write_bytes(b"half-written")
-    assert rollouts.rollouts(tmp_path) == (paths, mark)
+    assert episodes.rollouts(tmp_path) == (paths, mark)
     save_rollout(paths[1], tiny.episode(5, seed=9))
-    assert rollouts.rollouts(tmp_path)[1] != mark
+    assert episodes.rollouts(tmp_path)[1] != mark
 
 
 # Frames for V
@@ -150,7 +150,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path, monkeypatch, workers, most
             loaded.append(weakref.ref(arrays["obs"]))
         return header, arrays
 
-    monkeypatch.setattr(rollouts, "load_rollout", load)
+    monkeypatch.setattr(episodes, "load_rollout", load)
     alive = []
     for _ in batches_of_frames(paths, 10, 3, np.random.default_rng(0), workers):
         alive.append(sum(reference() is not None for reference in loaded))

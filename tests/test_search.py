@@ -12,14 +12,14 @@ import pytest
 import tiny
 
 from models.controller import unstandardise
-from utils import seeds
-from utils.artifacts import load_arrays, load_header, load_tensors
-from utils.command_line import UserError
-from utils.driving import Lap
-from utils.envs import FAST_ID, MAX_FRAMES
-from utils.evolution import Evolution
-from utils.progress import read_log
-from utils.search import COLUMNS, Plan, Search
+from utils.evolution.cma_es import Evolution
+from utils.evolution.search import COLUMNS, Plan, Search
+from utils.racing.race import Lap
+from utils.runtime.errors import UserError
+from utils.simulator import seeds
+from utils.simulator.envs import FAST_ID, MAX_FRAMES
+from utils.storage.artifacts import load_arrays, load_header, load_tensors
+from utils.storage.logs import read_log
 
 N = 6
 MEAN, SD = np.array([3.0], np.float32), np.array([0.5], np.float32)  # of the one feature
@@ -30,7 +30,7 @@ MADE_FROM = {"vae": "v", "rnn": "m", "SIGMA": 0.1}
 @pytest.fixture(autouse=True)
 def _quick_pictures(monkeypatch):
     """A picture a generation takes longer than all else here."""
-    monkeypatch.setattr("utils.search.learning_curve", lambda path, rows: path.touch())
+    monkeypatch.setattr("utils.evolution.search.learning_curve", lambda path, rows: path.touch())
 
 
 class Hill:
@@ -167,7 +167,7 @@ def test_the_log_tells_of_the_new_tracks_alone_and_bad_ones_are_forgotten(tmp_pa
             cursed = race.seed == seeds.EVOLUTION
             return Lap(race.seed, -50.0 if cursed else 900.0, 100, 9, 300, complete=not cursed)
 
-    monkeypatch.setattr("utils.curriculum.FORGOTTEN_AFTER", 1)
+    monkeypatch.setattr("utils.evolution.curriculum.FORGOTTEN_AFTER", 1)
     search, cursed = begin(tmp_path), Cursed()
     for _ in range(4):
         search.advance(cursed, (MEAN, SD), Plan(3, 50, replayed=1), [])
@@ -451,7 +451,8 @@ def test_the_state_of_another_run_is_refused_and_kept(tmp_path, changed):
 def test_the_state_of_another_game_is_refused_and_kept(tmp_path, monkeypatch):
     search = begin(tmp_path)
     state = search.path.read_bytes()
-    monkeypatch.setattr("utils.provenance.game", lambda: {"gymnasium": "2.0", "box2d": "3.0"})
+    other = {"gymnasium": "2.0", "box2d": "3.0"}
+    monkeypatch.setattr("utils.storage.provenance.game", lambda: other)
     with pytest.raises(UserError, match=r"c_evolution\.npz .*another game .*delete it .*NAME"):
         resume(tmp_path)
     assert search.path.read_bytes() == state

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils import seeds
-from utils.driving import Race, Races
-from utils.envs import FAST_ID
-from utils.evaluation import load_report
-from utils.networks import load_agent
+from utils.racing.agent import Races
+from utils.racing.evaluation import load_report
+from utils.racing.race import Race
+from utils.simulator import seeds
+from utils.simulator.envs import FAST_ID
+from utils.storage.networks import load_agent
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = sorted(

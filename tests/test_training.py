@@ -10,12 +10,12 @@ import tiny
 import torch
 
 from models.mdn_rnn import MDNRNN
-from utils import dream
-from utils.artifacts import save_tensors
-from utils.command_line import UserError
-from utils.networks import load_vae
-from utils.progress import read_log
-from utils.training import CLIP, LAST_SHARE, Training
+from utils.runtime.errors import UserError
+from utils.storage.artifacts import save_tensors
+from utils.storage.logs import read_log
+from utils.storage.networks import load_vae
+from utils.world_model import dream
+from utils.world_model.training import CLIP, LAST_SHARE, Training
 
 EPOCHS, STEPS = 3, 4
 
@@ -107,7 +107,7 @@ def test_a_row_written_after_the_last_state_is_not_there_twice(tmp_path, monkeyp
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("utils.training.save_tensors", die)
+        patch.setattr("utils.world_model.training.save_tensors", die)
         with pytest.raises(Stopped):
             train(tmp_path)  # epoch 2 is in the log and not in the state
     assert len(read_log(tmp_path / "m.csv")) == 2

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.command_line import UserError
-from utils.workers import DEATHS_PER_JOB, OneAtATime, Workers
+from utils.runtime.errors import UserError
+from utils.runtime.workers import DEATHS_PER_JOB, OneAtATime, Workers
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60.0  # seconds until a test gives up waiting for something that should happen

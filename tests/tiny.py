@@ -12,7 +12,7 @@ import torch
 from models.controller import pack, parameter_count
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
-from utils.networks import (
+from utils.storage.networks import (
     load_rnn,
     load_vae,
     rnn_path,
@@ -20,7 +20,7 @@ from utils.networks import (
     save_network,
     vae_path,
 )
-from utils.rollouts import save_rollout
+from utils.world_model.episodes import save_rollout
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = (

@@ -1,0 +1,62 @@
+"""The stages on small settings, and what their tests look at."""
+
+import cv2
+import imageio.v3 as imageio
+import tiny
+
+from utils.storage.networks import (
+    load_rnn,
+    load_vae,
+    rnn_path,
+    save_network,
+    vae_path,
+)
+
+FLAGS = {
+    1: {"autopilot_episodes": 2, "random_episodes": 1, "workers": 0},
+    2: {"latent_dim": tiny.LATENT_DIM, "epochs": 1, "batch": 32, "pool": 2, "workers": 0,
+        "threads": 1},
+    3: {"workers": 0},
+    4: {"hidden": tiny.HIDDEN, "mixtures": 2, "epochs": 2, "length": 50, "workers": 0,
+        "threads": 1},
+    5: {"start": "zeros", "generations": 2, "population": 6, "tracks": 1, "sigma": 0.1,
+        "select_tracks": 1, "select_every": 1, "patience": 30, "workers": 0},
+    6: {"episodes": 2, "first_seed": 6, "controller": "straight_on", "workers": 0},
+}  # fmt: skip
+EPISODES = ["autopilot_100000.npz", "autopilot_100001.npz", "random_1100000.npz"]
+IMITATION = FLAGS[5] | {
+    "start": "imitation", "rounds": 2, "laps": 1, "generations": 0, "select_tracks": 0
+}  # fmt: skip
+DREAMED = 20  # frames, in these tests
+
+
+def contents(folder):
+    """Every file below a folder, by name."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def picture(path):
+    """A PNG that is not all of one colour."""
+    image = cv2.imread(str(path))
+    assert image is not None, path
+    assert image.std() > 5
+    return image
+
+
+def film_frames(path):
+    return [frame.shape for frame in imageio.imiter(path)]
+
+
+def replace_v(checkpoints="checkpoints"):
+    """Another V of the same sizes in place of the one that all else was made with."""
+    vae, _ = tiny.networks(seed=1)
+    save_network(vae_path(checkpoints), "V", vae, {})
+
+
+def replace_m(checkpoints="checkpoints"):
+    """Another M for the same V."""
+    _, header = load_vae(checkpoints)
+    tiny.save_networks("other", seed=1)
+    other, _ = load_rnn("other", load_vae("other")[1]["fingerprint"])
+    save_network(rnn_path(checkpoints), "M", other, {"vae": header["fingerprint"]})

@@ -1,0 +1,118 @@
+"""Stage 01 on small settings: which episodes it collects, and what their files hold."""
+
+import importlib.metadata
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+from stages import (
+    EPISODES,
+    FLAGS,
+    contents,
+    picture,
+)
+
+from utils.runtime.errors import UserError
+from utils.simulator.envs import FAST_ID, make_env, shrink
+from utils.storage.artifacts import load_header
+from utils.storage.logs import read_log
+from utils.world_model.episodes import load_rollout
+
+
+def test_01_records_whole_episodes_with_who_drove_and_where(finished):
+    folder = finished.folder / "data" / "rollouts"
+    assert sorted(path.name for path in folder.iterdir()) == EPISODES
+    for name in EPISODES:
+        header, arrays = load_rollout(folder / name)
+        count = len(arrays["action"])
+        assert (header["driver"], str(header["seed"])) == tuple(name[:-4].split("_"))
+        assert header["env_id"] == FAST_ID
+        assert header["versions"]["gymnasium"] == importlib.metadata.version("gymnasium")
+        assert header["versions"]["box2d"] == importlib.metadata.version("box2d")
+        assert header["score"] == pytest.approx(arrays["reward"].sum(), abs=0.01)
+        assert header["frames"] == count
+        assert not arrays["terminated"][:-1].any()
+        assert arrays["terminated"][-1] or count == 1000
+        assert arrays["action"].min() >= -1
+        assert arrays["action"].max() <= 1
+    settings = [load_header(folder / name, "rollout", "")["settings"] for name in EPISODES]
+    assert settings[0].keys() == {"noise", "disturbance", "line_offset", "grip"}
+    assert settings[0] != settings[1]
+    assert settings[2] == {}
+
+
+def test_01_pairs_every_action_with_what_was_seen_and_what_came_of_it(finished):
+    _, arrays = load_rollout(finished.folder / "data" / "rollouts" / EPISODES[2])
+    env = make_env(FAST_ID)
+    obs, _ = env.reset(seed=1_100_000)
+    for t, action in enumerate(arrays["action"]):
+        assert np.array_equal(shrink(obs), arrays["obs"][t])
+        obs, reward, terminated, _, _ = env.step(action)
+        assert np.float32(reward) == arrays["reward"][t]
+        assert terminated == arrays["terminated"][t]
+    assert np.array_equal(shrink(obs), arrays["obs"][-1])
+
+
+def test_01_logs_and_pictures_the_episodes(finished):
+    rows = read_log(finished.folder / "data" / "rollouts.csv")
+    assert [str(int(row["seed"])) for row in rows] == [n[:-4].split("_")[1] for n in EPISODES]
+    for name, row in zip(EPISODES, rows, strict=True):
+        header = load_header(finished.folder / "data" / "rollouts" / name, "rollout", "")
+        assert row == {key: header[key] for key in row}
+    picture(finished.folder / "data" / "rollouts.png")
+    assert "next: python 02_train_vae.py" in finished.said[1]
+
+
+def test_01_collects_again_only_what_is_missing_or_damaged(project):
+    before = contents(project / "data" / "rollouts")
+    said = tiny.stage(1, **FLAGS[1])
+    assert "3 of 3 episodes are there already" in said
+    assert len(read_log("data/rollouts.csv")) == 3
+
+    (project / "data" / "rollouts" / EPISODES[1]).unlink()
+    damaged = project / "data" / "rollouts" / EPISODES[2]
+    damaged.write_bytes(damaged.read_bytes()[:-99])
+    untouched = (project / "data" / "rollouts" / EPISODES[0]).stat().st_mtime_ns
+    said = tiny.stage(1, **FLAGS[1])
+    assert "1 of 3 episodes are there already" in said
+    assert EPISODES[2] in said
+    assert contents(project / "data" / "rollouts") == before
+    assert (project / "data" / "rollouts" / EPISODES[0]).stat().st_mtime_ns == untouched
+
+
+def test_01_collects_again_what_was_made_by_other_settings(project):
+    before = contents(project / "data" / "rollouts")
+    said = tiny.stage(1, **FLAGS[1], noise=0.3)
+    assert "1 of 3 episodes are there already" in said  # the random driver has no such setting
+    after = contents(project / "data" / "rollouts")
+    assert [name for name in EPISODES if before[name] != after[name]] == EPISODES[:2]
+
+
+def test_01_adds_episodes_to_those_that_are_there(project):
+    before = contents(project / "data" / "rollouts")
+    tiny.stage(1, **FLAGS[1] | {"random_episodes": 2})
+    after = contents(project / "data" / "rollouts")
+    assert after.keys() - before.keys() == {"random_1100001.npz"}
+    assert after.items() >= before.items()
+
+
+def test_01_writes_its_log_anew_from_the_episodes(project):
+    before = (project / "data" / "rollouts.csv").read_bytes()
+    (project / "data" / "rollouts.csv").write_text("seed,score\nfive,many\n")
+    tiny.stage(1, **FLAGS[1])
+    assert (project / "data" / "rollouts.csv").read_bytes() == before
+
+
+def test_01_with_nothing_to_do_and_nothing_there_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="data/rollouts holds no rollouts"):
+        tiny.stage(1, autopilot_episodes=0, random_episodes=0, workers=0)
+
+
+@pytest.mark.parametrize("workers", [1, 2, pytest.param(72, marks=pytest.mark.slow)])
+def test_01_gives_the_same_files_for_any_number_of_workers(finished, project, workers):
+    shutil.rmtree("data/rollouts")
+    tiny.stage(1, **FLAGS[1] | {"workers": workers})
+    expected = contents(finished.folder / "data" / "rollouts")
+    assert contents(project / "data" / "rollouts") == expected

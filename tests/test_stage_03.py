@@ -1,0 +1,81 @@
+"""Stage 03 on small settings: the latents are those that the agent sees when it drives."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from stages import EPISODES, FLAGS, contents, picture, replace_v
+
+from models.inference import ROWS, Encoder
+from utils.storage.networks import load_vae
+from utils.world_model.episodes import load_rollout
+from utils.world_model.latents import load_latents
+
+
+def test_03_encodes_every_frame_beside_its_action_and_outcome(finished):
+    folder = finished.folder / "data"
+    assert sorted(path.name for path in (folder / "latents").iterdir()) == EPISODES
+    for name in EPISODES:
+        rollout, arrays = load_rollout(folder / "rollouts" / name)
+        header, found = load_latents(folder / "latents" / name)
+        assert found["mu"].shape == (len(arrays["obs"]), tiny.LATENT_DIM)
+        for key in ("action", "reward", "terminated"):
+            assert np.array_equal(found[key], arrays[key])
+        assert header["driver"] == rollout["driver"]
+        assert header["made_from"]["rollout"] == rollout["fingerprint"]
+    picture(folder / "latents.png")
+
+
+def test_03_gives_the_very_numbers_that_the_agent_sees_when_it_drives(finished):
+    vae, _ = load_vae(finished.folder / "checkpoints")
+    _, arrays = load_rollout(finished.folder / "data" / "rollouts" / EPISODES[2])
+    _, found = load_latents(finished.folder / "data" / "latents" / EPISODES[2])
+    encoder = Encoder(vae)
+    row = torch.zeros(ROWS, 64, 64, 3, dtype=torch.uint8)
+    for t in (0, 7, 100, len(arrays["obs"]) - 1):
+        row[t % ROWS] = torch.from_numpy(arrays["obs"][t])
+        mu, logvar = encoder.encode(row)
+        assert np.array_equal(mu[t % ROWS].numpy(), found["mu"][t])
+        assert np.array_equal(logvar[t % ROWS].numpy(), found["logvar"][t])
+    with torch.no_grad():
+        plain, _ = vae.encode(torch.from_numpy(arrays["obs"][::50]))
+    spread = found["mu"].std()
+    assert np.abs(plain.numpy() - found["mu"][::50]).max() < 0.1 * spread
+
+
+def test_03_encodes_only_what_is_new_stale_or_damaged(project):
+    folder = project / "data" / "latents"
+    before = contents(folder)
+    assert "3 of 3 episodes are encoded already" in tiny.stage(3, **FLAGS[3])
+    (folder / EPISODES[0]).unlink()
+    damaged = folder / EPISODES[1]
+    damaged.write_bytes(damaged.read_bytes()[:-99])
+    said = tiny.stage(3, **FLAGS[3])
+    assert "1 of 3 episodes are encoded already" in said
+    assert EPISODES[1] in said
+    assert contents(folder) == before
+
+
+def test_03_encodes_all_again_for_another_v(project):
+    before = contents(project / "data" / "latents")
+    replace_v()
+    assert "already" not in tiny.stage(3, **FLAGS[3])
+    after = contents(project / "data" / "latents")
+    assert before.keys() == after.keys()
+    assert not any(before[name] == after[name] for name in before)
+
+
+def test_03_removes_latents_whose_rollout_is_gone(project):
+    (project / "data" / "rollouts" / EPISODES[2]).unlink()
+    assert f"{EPISODES[2]} removed" in tiny.stage(3, **FLAGS[3])
+    assert sorted(contents(project / "data" / "latents")) == EPISODES[:2]
+
+
+@pytest.mark.parametrize("workers", [1, 2, pytest.param(72, marks=pytest.mark.slow)])
+def test_03_gives_the_same_files_for_any_number_of_workers(finished, project, workers):
+    shutil.rmtree("data/latents")
+    tiny.stage(3, workers=workers)
+    expected = contents(finished.folder / "data" / "latents")
+    assert contents(project / "data" / "latents") == expected

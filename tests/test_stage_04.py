@@ -1,0 +1,72 @@
+"""Stage 04 on small settings: an M for this V, its features, its film."""
+
+from pathlib import Path
+
+import numpy as np
+import tiny
+import torch
+from stages import DREAMED, EPISODES, FLAGS, contents, film_frames, picture
+
+from models.inference import ROWS, Memory
+from models.mdn_rnn import MDNRNN
+from utils.storage.logs import read_log
+from utils.storage.networks import (
+    load_rnn,
+    load_vae,
+)
+from utils.world_model.latents import load_latents
+
+
+def test_04_leaves_an_m_for_this_v(finished):
+    folder = finished.folder / "checkpoints"
+    _, vae_header = load_vae(folder)
+    _, header = load_rnn(folder, vae_header["fingerprint"])
+    assert header["sizes"] == {
+        "latent_dim": tiny.LATENT_DIM, "action_dim": 3, "hidden": tiny.HIDDEN, "mixtures": 2
+    }  # fmt: skip
+    rows = read_log(folder / "mdn_rnn.csv")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[1]["loss"] < rows[0]["loss"]
+    assert {"z_nll", "reward_error", "terminated_nll", "val_loss"} <= rows[0].keys()
+    picture(folder / "mdn_rnn.png")
+    assert not (folder / "mdn_rnn_training.pt").exists()
+
+
+def test_04_measures_the_features_as_a_driver_has_them(finished):
+    """h when frame t is seen has taken in the frames before it, and frame t itself not yet."""
+    folder = finished.folder
+    rnn, _ = load_rnn(folder / "checkpoints", load_vae(folder / "checkpoints")[1]["fingerprint"])
+    features = []
+    for name in EPISODES[1:]:  # the first is held out
+        _, arrays = load_latents(folder / "data" / "latents" / name)
+        memory = Memory(rnn)
+        for t, action in enumerate(arrays["action"]):
+            z, a = (torch.from_numpy(np.tile(x, (ROWS, 1))) for x in (arrays["mu"][t], action))
+            if t > 0:
+                features.append(torch.cat([z[0], memory.h[0]]).numpy())
+            memory.remember(z, a)
+    assert np.allclose(rnn.feature_mean, np.mean(features, 0), atol=0.02)
+    assert np.allclose(rnn.feature_sd, np.std(features, 0).clip(1e-3), rtol=0.03, atol=1e-4)
+
+
+def test_04_films_a_dream_beside_the_drive(finished):
+    shapes = film_frames(finished.folder / "checkpoints" / "dream.mp4")
+    assert len(shapes) == 50 + DREAMED
+    assert shapes[0][1] > 800
+
+
+def test_04_does_not_train_twice_on_the_same(project):
+    before = contents(project)
+    assert "trained from these latents already" in tiny.stage(4, **FLAGS[4])
+    assert contents(project) == before
+
+
+def test_04_without_epochs_leaves_m_as_random_as_it_begins(project):
+    Path("checkpoints/mdn_rnn.pt").unlink()
+    tiny.stage(4, **FLAGS[4] | {"epochs": 0, "seed": 5})
+    rnn, header = load_rnn("checkpoints", load_vae("checkpoints")[1]["fingerprint"])
+    torch.manual_seed(5)
+    random = MDNRNN(**header["sizes"])
+    for name, weight in random.named_parameters():
+        assert torch.equal(rnn.get_parameter(name), weight)
+    assert (rnn.feature_sd != 1).all()  # it is measured all the same

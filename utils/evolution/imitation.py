@@ -1,0 +1,169 @@
+"""C by imitation: a linear map fitted to what a teacher would do where the student goes.
+
+Source: Ross, Gordon & Bagnell, A Reduction of Imitation Learning to No-Regret Online Learning
+(DAgger, 2011). Fitting the teacher's own laps alone fails: the student leaves them after a second
+and has never seen where it is. So the student drives, the teacher says what it would have done in
+every frame, and the map is fitted to all of it; again and again.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from models.controller import ACTIONS, pack, unstandardise
+from utils.racing.race import Lap, Race
+from utils.runtime.errors import UserError
+from utils.runtime.timing import Meter
+from utils.runtime.workers import Workers
+from utils.simulator import seeds
+from utils.storage.artifacts import load_arrays, save_arrays
+from utils.storage.provenance import game, is_of_this_game
+
+TEACHER_SHARES = (1.0, 0.5)  # of the driving in the first rounds; after them the student drives
+PATIENCE = 100  # frames without a new tile after which a lap teaches nothing more
+RIDGE = 1e-5  # pulls the weights towards zero: features that hardly vary must not be leant on
+STEPS = 40  # of L-BFGS a round, from the last round's map
+
+
+class Round(NamedTuple):
+    """What one round of driving brought."""
+
+    features: np.ndarray  # (N, Z + H) float32
+    advice: np.ndarray  # (N, 3) float32
+    scores: np.ndarray  # (laps,)
+    complete: np.ndarray  # (laps,) bool
+    core_hours: np.ndarray  # () what driving it cost
+
+
+def imitate(
+    workers: Workers,
+    scale: tuple[np.ndarray, np.ndarray],
+    teacher: dict[str, Any],
+    rounds: int,
+    laps: int,
+    made_from: dict[str, Any],
+    folder: Path,
+    report: Callable[[int, Round], None],
+) -> tuple[np.ndarray, int, float]:
+    """Fit C by dataset aggregation.
+
+    Args:
+        scale: mean and sd (Z + H,) of the features.
+        teacher: settings of the autopilot that gives the advice.
+        rounds, laps: how often, and over how many tracks each time, the student drives.
+        made_from: what decides the result; finished rounds of the same origin are not repeated.
+        folder: where finished rounds are kept.
+
+    Returns:
+        Parameters for standardised features, the frames driven and the core-hours spent.
+    """
+    mean, sd = scale
+    student = np.zeros(ACTIONS * (len(mean) + 1), np.float32)
+    data: list[Round] = []
+    fitting = 0.0  # core-hours
+    for number in range(rounds):
+        meter = Meter(workers)
+        origin = {**made_from, "round": number}
+        path = folder / f"round_{number:03d}.npz"
+        done = _load(path, origin, len(mean))
+        if done is None:
+            share = TEACHER_SHARES[number] if number < len(TEACHER_SHARES) else 0.0
+            first = seeds.IMITATION + number * laps
+            parameters = unstandardise(student, mean, sd)
+            races = [
+                Race(seed, parameters, PATIENCE, teacher, share)
+                for seed in range(first, first + laps)
+            ]
+            done = _together(workers.run(races), meter)
+            save_arrays(
+                path, "imitation round", done._asdict(), made_from=origin, versions=game()
+            )
+        data.append(done)
+        meter = Meter(workers)
+        features = (np.concatenate([r.features for r in data]) - mean) / sd
+        student = fit(features, np.concatenate([r.advice for r in data]), student)
+        fitting += meter.core_hours
+        report(number, done)
+    frames = sum(len(done.features) for done in data)
+    return student, frames, fitting + float(sum(done.core_hours for done in data))
+
+
+def fit(features: np.ndarray, advice: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The linear map whose squashed outputs come closest to the advice.
+
+    Args:
+        features: (N, F), standardised; advice: (N, 3) actions; start: (3 * (F + 1),) first guess.
+
+    Returns:
+        Parameters (3 * (F + 1),) float32.
+    """
+    x = torch.from_numpy(np.ascontiguousarray(features.T))  # (F, N): three times as fast
+    target = torch.from_numpy(advice)
+    table = torch.from_numpy(start.reshape(ACTIONS, -1).copy()).requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [table], max_iter=STEPS, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = imitation_loss((table[:, :-1] @ x + table[:, -1:]).T, target)
+        loss = loss + RIDGE * table[:, :-1].square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    fitted = table.detach().numpy()
+    return pack(fitted[:, :-1], fitted[:, -1]).astype(np.float32)
+
+
+def imitation_loss(raw: torch.Tensor, advice: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of the squashed actions, raw and advice (N, 3).
+
+    The brake is max(tanh, 0): where none is advised any negative value is right, and where some
+    is, the plain tanh is compared, because a brake stuck at 0 would have no gradient.
+    """
+    steering, gas, brake = torch.tanh(raw).unbind(-1)
+    wanted = advice[:, 2]
+    brake = torch.where(wanted > 0, brake, F.relu(brake))
+    errors = (steering - advice[:, 0], (gas + 1) / 2 - advice[:, 1], brake - wanted)
+    return sum(error.square().mean() for error in errors)
+
+
+def _together(laps: list[Lap], meter: Meter) -> Round:
+    return Round(
+        np.concatenate([lap.features for lap in laps]),
+        np.concatenate([lap.advice for lap in laps]),
+        np.array([lap.score for lap in laps]),
+        np.array([lap.complete for lap in laps]),
+        np.array(meter.core_hours),
+    )
+
+
+def _load(path: Path, origin: dict[str, Any], width: int) -> Round | None:
+    if not path.exists():
+        return None
+    try:
+        header, arrays = load_arrays(path, "imitation round", "delete it")
+    except UserError as error:
+        print(f"{error} Driving this round again.")
+        return None
+    if header.get("made_from") != origin or not is_of_this_game(header):
+        return None
+    if not _is_round(arrays, width):
+        print(f"{path} does not hold the arrays of a round. Driving this round again.")
+        return None
+    return Round(**arrays)
+
+
+def _is_round(arrays: dict[str, np.ndarray], width: int) -> bool:
+    frames, laps = (len(np.atleast_1d(arrays.get(name, 0))) for name in ("features", "scores"))
+    wanted = Round(
+        ((frames, width), np.float32), ((frames, ACTIONS), np.float32),
+        ((laps,), np.float64), ((laps,), np.bool_), ((), np.float64),
+    )  # fmt: skip
+    found = {name: (array.shape, array.dtype.type) for name, array in arrays.items()}
+    return found == wanted._asdict()

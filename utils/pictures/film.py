@@ -1,0 +1,331 @@
+"""Films: the composed frames of a race and of a dream, and the H.264 files they become."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from subprocess import PIPE, Popen
+from tempfile import TemporaryFile
+
+import cv2
+import numpy as np
+from imageio_ffmpeg import get_ffmpeg_exe
+
+from utils.runtime.errors import UserError
+from utils.storage.artifacts import atomic_path
+
+FPS = 50  # CarRacing's own clock, so a film runs at the speed of the race
+
+GROUND = (13, 17, 23)
+GROOVE = (38, 45, 56)
+TEXT = (235, 240, 246)
+MUTED = (135, 146, 160)
+BLUE = (88, 166, 255)
+GREEN = (74, 199, 92)
+RED = (248, 94, 84)
+VIOLET = (178, 136, 255)
+
+MARGIN = 24
+RACE = (1016, 592)  # the race's width and height: stock's own shape, less its bar
+THUMBNAIL = 192  # 64 pixels three times
+DRIVING = (MARGIN + RACE[0] + MARGIN, 720)
+DREAM = 448  # 64 pixels seven times
+BAR = 12  # thickness of the bars
+
+
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int = FPS) -> None:
+    """Write frames as an H.264 film that any player shows; the file appears whole or not at all.
+
+    Args:
+        path: ends in .mp4; an existing film is replaced.
+        frames: each (H, W, 3) uint8, all of one size. H.264 wants even sizes: an odd edge is
+            doubled.
+        fps: frames per second.
+
+    Raises:
+        ValueError: there are no frames, or one is not an image of the first one's size.
+        UserError: the file cannot be written.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            _encode(temporary, frames, fps)
+    except OSError as error:
+        raise UserError(
+            f"the film {path} cannot be written ({error.strerror}); mend that and run this again."
+        ) from error
+
+
+def _encode(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:
+    """Pipe the frames to ffmpeg, and do not believe in the film before ffmpeg reports success."""
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("a film needs at least one frame")
+    shape = _image(first, "a frame").shape
+    with TemporaryFile() as report:
+        ffmpeg = Popen(_ffmpeg(path, shape, fps), stdin=PIPE, stderr=report)
+        try:
+            for frame in chain([first], frames):
+                if _image(frame, "a frame").shape != shape:
+                    raise ValueError(f"a frame of {frame.shape} in a film of {shape}")
+                try:
+                    ffmpeg.stdin.write(np.ascontiguousarray(frame).data)
+                except BrokenPipeError:
+                    break  # its status and its report tell more
+        except BaseException:
+            ffmpeg.kill()
+            raise
+        finally:
+            with suppress(BrokenPipeError):
+                ffmpeg.stdin.close()
+            ffmpeg.wait()
+        if ffmpeg.returncode != 0:
+            report.seek(0)
+            lines = report.read().decode(errors="replace").splitlines()
+            raise OSError(ffmpeg.returncode, lines[-1] if lines else "ffmpeg was stopped")
+
+
+def _ffmpeg(path: Path, shape: tuple[int, int, int], fps: int) -> list[str]:
+    height, width, _ = shape
+    filters = [
+        f"pad={width + width % 2}:{height + height % 2}",
+        f"fillborders=right={width % 2}:bottom={height % 2}:mode=smear",
+        # High-definition players assume BT.709 colours, ffmpeg by itself writes BT.601.
+        "scale=out_color_matrix=bt709:out_range=tv",
+    ]
+    return [
+        get_ffmpeg_exe(), "-v", "error", "-y",
+        "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps}", "-i", "-",
+        "-vf", ",".join(filters), "-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p",
+        "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709",
+        "-movflags", "+faststart", str(path),
+    ]  # fmt: skip
+
+
+def race_frame(
+    race: np.ndarray,
+    seen: np.ndarray,
+    reconstruction: np.ndarray,
+    expected: np.ndarray,
+    action: np.ndarray,
+    score: float,
+    frame_number: int,
+    tiles: int,
+    total_tiles: int,
+) -> np.ndarray:
+    """The race as it is driven, beside what the agent sees, keeps and expects.
+
+    Args:
+        race: (H, W, 3) uint8, what `env.render()` gives.
+        seen: (64, 64, 3) uint8, what V is given.
+        reconstruction: (64, 64, 3) uint8, what V's decoder makes of its z.
+        expected: (64, 64, 3) uint8, what V's decoder makes of the next z that M expects.
+        action: (3,) steering -1..1, gas 0..1, brake 0..1.
+        score: so far.
+        frame_number: of the race, at 50 a second.
+        tiles, total_tiles: visited, and of the whole lap.
+
+    Returns:
+        (720, 1280, 3) uint8.
+    """
+    canvas = _race_template().copy()
+    _drive(canvas, race, action, score, frame_number, tiles, total_tiles)
+    for row, image in enumerate((seen, reconstruction, expected)):
+        _paste(canvas, image, DRIVING[0], _thumbnail_top(row), THUMBNAIL, THUMBNAIL)
+    return canvas
+
+
+def driving_frame(
+    race: np.ndarray,
+    action: np.ndarray,
+    score: float,
+    frame_number: int,
+    tiles: int,
+    total_tiles: int,
+) -> np.ndarray:
+    """The race over its score, time and controls; arguments as in `race_frame`.
+
+    Stock's black bar is cut off, because what it shows is shown here.
+
+    Returns:
+        (720, 1064, 3) uint8.
+    """
+    canvas = _driving_template().copy()
+    _drive(canvas, race, action, score, frame_number, tiles, total_tiles)
+    return canvas
+
+
+def dream_frame(
+    real: np.ndarray,
+    dream: np.ndarray,
+    frame_number: int,
+    action: np.ndarray,
+    warm_up: int,
+) -> np.ndarray:
+    """A real drive beside M's dream of it.
+
+    Args:
+        real: (64, 64, 3) uint8, the drive's frame as V's decoder gives it.
+        dream: (64, 64, 3) uint8, the same moment decoded from M's z.
+        frame_number: since the start, at 50 a second.
+        action: (3,) steering -1..1, gas 0..1, brake 0..1, the same for both sides.
+        warm_up: frames during which M watches the drive; from then on it dreams.
+
+    Returns:
+        (640, 960, 3) uint8.
+    """
+    canvas = _dream_template().copy()
+    left, right, top = 20, 20 + DREAM + 24, 64
+    _paste(canvas, real, left, top, DREAM, DREAM)
+    _paste(canvas, dream, right, top, DREAM, DREAM)
+    dreaming = frame_number >= warm_up
+    state, colour = ("M is dreaming", VIOLET) if dreaming else ("M is watching", MUTED)
+    cv2.circle(canvas, (right + 8, 39), 6, colour, -1, cv2.LINE_AA)
+    _write(canvas, state, right + 24, 46, 22, colour, 500)
+    if dreaming:
+        since = f"for {(frame_number - warm_up) / FPS:.2f} s"
+        _write(canvas, since, right + DREAM, 46, 18, MUTED, align=cv2.PUT_TEXT_ALIGN_RIGHT)
+    _write(canvas, f"{frame_number / FPS:.2f} s", left, 602, 30, TEXT, 500)
+    _controls(canvas, action, right=right + DREAM, y=596, widths=(292, 180, 180))
+    return canvas
+
+
+# The parts of a frame. Everything that does not change is painted once and copied.
+
+_READINGS = (("SCORE", MARGIN), ("TIME", 160), ("FRAME", 300), ("TILES", 410))
+
+
+def _drive(
+    canvas: np.ndarray,
+    race: np.ndarray,
+    action: np.ndarray,
+    score: float,
+    frame_number: int,
+    tiles: int,
+    total_tiles: int,
+) -> None:
+    above_bar = _image(race, "the race")[: len(race) * 7 // 8]
+    _paste(canvas, above_bar, MARGIN, MARGIN, *RACE, cv2.INTER_LINEAR)
+    values = (f"{score:.1f}", f"{frame_number / FPS:.2f} s", f"{frame_number}", f"{tiles}")
+    for (_, left), value in zip(_READINGS, values, strict=True):
+        end = _write(canvas, value, left, 690, 30, TEXT, 500)
+    _write(canvas, f" / {total_tiles}", end, 690, 18, MUTED)
+    _controls(canvas, action, right=MARGIN + RACE[0], y=684, widths=(190, 120, 120))
+
+
+@lru_cache(maxsize=1)
+def _driving_template() -> np.ndarray:
+    canvas = np.full((DRIVING[1], DRIVING[0], 3), GROUND, np.uint8)
+    for name, left in _READINGS:
+        _write(canvas, name, left, 652, 13, MUTED, 500)
+    return canvas
+
+
+@lru_cache(maxsize=1)
+def _race_template() -> np.ndarray:
+    canvas = np.full((DRIVING[1], DRIVING[0] + THUMBNAIL + MARGIN, 3), GROUND, np.uint8)
+    canvas[:, : DRIVING[0]] = _driving_template()
+    captions = (("V sees", TEXT), ("V redraws", BLUE), ("M expects next", VIOLET))
+    for row, (caption, colour) in enumerate(captions):
+        _write(canvas, caption, DRIVING[0], _thumbnail_top(row) - 10, 17, colour, 500)
+    return canvas
+
+
+@lru_cache(maxsize=1)
+def _dream_template() -> np.ndarray:
+    canvas = np.full((640, 960, 3), GROUND, np.uint8)
+    _write(canvas, "The real drive", 20, 46, 22, TEXT, 500)
+    _write(canvas, "TIME", 20, 564, 13, MUTED, 500)
+    return canvas
+
+
+def _thumbnail_top(row: int) -> int:
+    return 56 + row * (THUMBNAIL + 32)
+
+
+def _controls(
+    canvas: np.ndarray, action: np.ndarray, right: int, y: int, widths: tuple[int, int, int]
+) -> None:
+    """Bars for steering (from the middle), gas and brake (from the left), in one row."""
+    gap = 24
+    steer, gas, brake = np.clip(np.asarray(action, float), (-1, 0, 0), 1)
+    left = right - sum(widths) - 2 * gap
+    for name, value, colour, width in zip(
+        ("STEERING", "GAS", "BRAKE"), (steer, gas, brake), (BLUE, GREEN, RED), widths, strict=True
+    ):
+        middle = left + width / 2
+        start, end = left + BAR / 2, left + width - BAR / 2
+        zero = middle if name == "STEERING" else start
+        _write(canvas, name, left, y - 32, 13, MUTED, 500)
+        shown = f"{round(value, 2) + 0.0:.2f}"  # adding 0 removes the sign of a zero
+        _write(canvas, shown, left + width, y - 32, 13, TEXT, 500, cv2.PUT_TEXT_ALIGN_RIGHT)
+        _bar(canvas, start, end, y, GROOVE)
+        if abs(value) >= 0.005:  # what would be written as 0.00 is not drawn either
+            _bar(canvas, zero, zero + value * (end - zero), y, colour)
+        if name == "STEERING":
+            cv2.line(canvas, (round(zero), y - 9), (round(zero), y + 9), TEXT, 2)
+        left += width + gap
+
+
+def _bar(
+    canvas: np.ndarray, start: float, end: float, y: int, colour: tuple[int, int, int]
+) -> None:
+    """A horizontal bar with round ends, placed to a sixteenth of a pixel."""
+    points = [(round(x * 16), y * 16) for x in (start, end)]
+    cv2.line(canvas, *points, colour, BAR, cv2.LINE_AA, shift=4)
+
+
+def _paste(
+    canvas: np.ndarray,
+    image: np.ndarray,
+    x: int,
+    y: int,
+    width: int,
+    height: int,
+    interpolation: int = cv2.INTER_NEAREST,
+) -> None:
+    """Scale an image into its place, with round corners."""
+    place = canvas[y : y + height, x : x + width]
+    place[:] = cv2.resize(_image(image, "an image"), (width, height), interpolation=interpolation)
+    cover = _corner()
+    size = len(cover)
+    for rows, mask in ((slice(0, size), cover), (slice(-size, None), cover[::-1])):
+        for columns, part in ((slice(0, size), mask), (slice(-size, None), mask[:, ::-1])):
+            corner = place[rows, columns]
+            corner[:] = corner + (np.array(GROUND) - corner) * part
+
+
+@lru_cache(maxsize=1)
+def _corner(radius: int = 10) -> np.ndarray:
+    """How much of the ground covers each pixel of an upper left corner, (radius, radius, 1)."""
+    fine = np.full((radius * 8, radius * 8), 1.0, np.float32)
+    cv2.circle(fine, (radius * 8, radius * 8), radius * 8, 0.0, -1)
+    return cv2.resize(fine, (radius, radius), interpolation=cv2.INTER_AREA)[..., None]
+
+
+def _write(
+    canvas: np.ndarray,
+    text: str,
+    x: int,
+    y: int,
+    size: int,
+    colour: tuple[int, int, int],
+    weight: int = 400,
+    align: int = cv2.PUT_TEXT_ALIGN_LEFT,
+) -> int:
+    """Write anti-aliased text on the base line y; returns the x where it ends."""
+    end, _ = cv2.putText(canvas, text, (x, y), colour, _font(), size, weight, align)
+    return end[0]
+
+
+@lru_cache(maxsize=1)
+def _font() -> "cv2.FontFace":
+    return cv2.FontFace("sans")
+
+
+def _image(image: np.ndarray, name: str) -> np.ndarray:
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"{name} must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+    return image

@@ -1,0 +1,291 @@
+"""Pictures for the README and for the eye: each function draws one PNG, whole or not at all.
+
+Figures are made without pyplot, so that nothing global changes and no display is needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from utils.storage.artifacts import atomic_path
+
+BLUE = "#2f6fde"
+ORANGE = "#e8743b"
+GREY = "#8b95a3"
+INK = "#1f2630"
+ROAD = "#c9d0d9"
+
+ROAD_HALF_WIDTH = 6.67  # units, CarRacing's own
+HIGHEST = 960  # score on a learning curve; no driver gets there
+WORST = 5  # laps on one map
+MOMENTS = 12  # frames of a race on a contact sheet
+GAP = 4  # pixels between two frames
+
+# Generation, frames and mean score of the search distribution's mean, from the figure of "World
+# Models" (Ha and Schmidhuber, 2018): 64 candidates x 16 races x about 950 frames a generation.
+PAPER = (
+    (25, 2.5e7, 823.0),
+    (50, 5e7, 868.0),
+    (200, 2e8, 880.0),
+    (625, 6.25e8, 895.0),
+    (1800, 1.7e9, 900.5),
+)
+
+
+def reconstructions(path: str | Path, frames: np.ndarray, decoded: np.ndarray) -> None:
+    """Real frames over what V makes of them.
+
+    Args:
+        frames, decoded: (N, H, W, 3) uint8; 10 to 16 look best.
+    """
+    frames, decoded = np.asarray(frames), np.asarray(decoded)
+    if frames.shape != decoded.shape or frames.ndim != 4 or not len(frames):
+        raise ValueError(f"frames {frames.shape} and decoded {decoded.shape} do not pair up")
+    if frames.dtype != np.uint8 or decoded.dtype != np.uint8:
+        raise ValueError(f"images must be uint8, not {frames.dtype} and {decoded.dtype}")
+    figure = Figure(figsize=(0.9 * len(frames) + 0.9, 1.95), layout="constrained")
+    axes = _mosaic(figure, [frames, decoded])
+    height = frames.shape[1]
+    axes.set_yticks([height / 2, height * 1.5 + GAP], ["seen", "redrawn"], color=INK)
+    _save(figure, path)
+
+
+def contact_sheet(path: str | Path, samples: Sequence[np.ndarray]) -> None:
+    """Moments of several races: a row for each, from its start to its end.
+
+    Args:
+        samples: the frames of each race, (T, H, W, 3) uint8; T may differ.
+    """
+    if not len(samples) or not all(len(frames) for frames in samples):
+        raise ValueError("a contact sheet needs races, and every race a frame")
+    rows = [frames[np.linspace(0, len(frames) - 1, MOMENTS).astype(int)] for frames in samples]
+    figure = Figure(figsize=(0.9 * MOMENTS, 0.92 * len(rows)), layout="constrained")
+    _mosaic(figure, rows)
+    _save(figure, path)
+
+
+def latent_distributions(path: str | Path, mu: np.ndarray, logvar: np.ndarray) -> None:
+    """How V uses its latent dimensions, and whether they look like the standard normal.
+
+    A dimension that carries something has a mu that varies and a small sigma; one that carries
+    nothing has a constant mu and a sigma of 1.
+
+    Args:
+        mu, logvar: (N, Z).
+    """
+    mu, logvar = np.asarray(mu, float), np.asarray(logvar, float)
+    if mu.shape != logvar.shape or mu.ndim != 2 or not mu.size:
+        raise ValueError(f"mu {mu.shape} and logvar {logvar.shape} must both be (N, Z)")
+    spread, sigma = mu.std(axis=0), np.exp(0.5 * logvar).mean(axis=0)
+    order = np.argsort(-spread)
+    place = np.arange(len(order))
+    figure = Figure(figsize=(9.6, 3.0), layout="constrained")
+    use, shape = figure.subplots(1, 2, width_ratios=(1.8, 1))
+    use.bar(place, spread[order], color=BLUE, label="spread of mu")
+    use.plot(place, sigma[order], "o", color=ORANGE, ms=4, label="mean sigma")
+    use.set_xticks(place, order, fontsize=6)
+    use.set_xlabel("latent dimension", color=INK, fontsize=9)
+    use.legend(frameon=False, fontsize=8)
+    z = np.linspace(-4, 4, 81)
+    shape.hist(mu.ravel(), bins=z, density=True, color=BLUE, alpha=0.5, label="every mu")
+    shape.plot(z, np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi), color=GREY, label="standard normal")
+    shape.legend(frameon=False, fontsize=8)
+    for axes in (use, shape):
+        _tidy(axes)
+    use.tick_params(axis="x", labelsize=6)
+    _save(figure, path)
+
+
+def training_curves(
+    path: str | Path, rows: Sequence[Mapping[str, float]], title: str, x: str = "epoch"
+) -> None:
+    """One small panel for each column of a training log, its validation in the same axes.
+
+    Args:
+        rows: of the log; every column but `x` and "seconds" is drawn, and "val_loss" belongs to
+            "loss". Missing values are left out.
+        x: the column along the horizontal axis.
+    """
+    along = _column(rows, x)
+    columns = dict.fromkeys(name for row in rows for name in row)
+    names = list(dict.fromkeys(name.removeprefix("val_") for name in columns))
+    names = [name for name in names if name not in (x, "seconds")]
+    if not names:
+        raise ValueError(f"a training log needs columns beside {x!r}")
+    wide = min(3, len(names))
+    high = -(-len(names) // wide)
+    figure = Figure(figsize=(3.9 * wide, 2.6 * high + 0.4), layout="constrained")
+    figure.suptitle(title, color=INK, weight="bold")
+    panels = figure.subplots(high, wide, squeeze=False).flat
+    for name, axes in zip(names, panels, strict=False):  # takes no panel once names are out
+        for column, label, colour in ((name, "train", BLUE), (f"val_{name}", "validation", ORANGE)):
+            if column in columns:
+                _line(axes, along, _column(rows, column), colour, label)
+        _tidy(axes)
+        axes.set_title(name.replace("_", " "), loc="left", fontsize=10, color=INK)
+        axes.set_xlabel(x, fontsize=9, color=GREY)
+        axes.set_xlim(np.nanmin(along) - 0.5, np.nanmax(along) + 0.5)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(frameon=False, fontsize=8)
+    for axes in list(panels):
+        axes.set_axis_off()
+    _save(figure, path)
+
+
+def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """The evolution's score over the frames it has driven, beside the paper's; below, its search.
+
+    The axis of the scores is logarithmic in what is missing to 1000: ten points near the end count
+    for more than a hundred at the beginning.
+
+    Args:
+        rows: of stage 05's log: generation, frames (so far), mean and best of the population,
+            select_mean and select_sd of the distribution's mean on selection tracks (in some rows),
+            laps (the share of complete ones) and sigma.
+    """
+    frames = _column(rows, "frames")
+    figure = Figure(figsize=(8.4, 6.6), layout="constrained")
+    score, search = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
+
+    _, paper_frames, paper_scores = zip(*PAPER, strict=True)
+    score.plot(
+        paper_frames, paper_scores, "s--", color=GREY, ms=5, lw=1.4, label="World Models (2018)"
+    )
+    for generation, x, y in PAPER:
+        score.annotate(
+            f"gen {generation}", (x, y), (4, -12), textcoords="offset points",
+            fontsize=7.5, color=GREY,
+        )  # fmt: skip
+    if any("mean" in row for row in rows):  # none before the first generation
+        best, mean = _column(rows, "best"), _column(rows, "mean")
+        _line(score, frames, best, ORANGE, "best candidate, on its few tracks", lw=0.8, alpha=0.6)
+        _line(score, frames, mean, BLUE, "mean of candidates", lw=1.0, alpha=0.5)
+    if any("select_mean" in row for row in rows):
+        chosen, spread = _column(rows, "select_mean"), _column(rows, "select_sd")
+        known = np.isfinite(chosen)
+        x, y, sd = frames[known], chosen[known], np.nan_to_num(spread[known])
+        top = np.minimum(y + sd, HIGHEST)
+        score.fill_between(x, y - sd, top, color=BLUE, alpha=0.12, lw=0)
+        score.plot(
+            x, y, "o-", color=BLUE, ms=3, lw=1.6, label="their centre, on selection tracks (± sd)"
+        )
+    score.set_xscale("log")
+    missing = (lambda y: -np.log(np.maximum(1000 - y, 1)), lambda t: 1000 - np.exp(-t))
+    score.set_yscale("function", functions=missing)
+    score.set_yticks((0, 300, 500, 700, 800, 850, 900, 925, 950))
+    score.set_ylabel("score", color=INK)
+    score.margins(y=0.08)  # room for the lowest label
+    score.set_ylim(top=HIGHEST)
+    score.legend(frameon=False, fontsize=9, loc="lower right")
+    _tidy(score)
+
+    measured = [row for row in rows if "select_mean" in row] or rows
+    laps = _column(measured, "laps")  # the centre's own; its scattered candidates complete few
+    search.plot(_column(measured, "frames"), laps, "o-", color=BLUE, ms=3, lw=1.6)
+    search.set_ylim(-0.02, 1.05)
+    search.set_ylabel("laps complete", color=BLUE)
+    search.set_xlabel("frames driven", color=INK)
+    _tidy(search)
+    sigma = search.twinx()
+    _line(sigma, frames, _column(rows, "sigma"), ORANGE, "sigma")
+    sigma.set_ylim(bottom=0)
+    sigma.set_ylabel("sigma", color=ORANGE)
+    sigma.spines[:].set_visible(False)
+    sigma.tick_params(which="both", colors=GREY, labelsize=8, length=0)
+    _save(figure, path)
+
+
+def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
+    """Maps of the worst laps (up to five), in one scale: the road, the car's trace, its mishap.
+
+    Args:
+        laps: each with seed, score, frames, tiles, total_tiles, track (N, 2), path (T, 2) in the
+            track's units, and lost_at, an (x, y) or None.
+    """
+    if not laps:
+        raise ValueError("a map of the worst laps needs at least one lap")
+    worst = sorted(laps, key=lambda lap: lap["score"])[:WORST]
+    figure = Figure(figsize=(3.3 * len(worst), 3.8), layout="constrained")
+    maps = figure.subplots(1, len(worst), squeeze=False, sharex=True, sharey=True).flat
+    for axes, lap in zip(maps, worst, strict=True):
+        track, driven = np.asarray(lap["track"], float), np.asarray(lap["path"], float)
+        if track.ndim != 2 or track.shape[1] != 2 or driven.shape[1:] != (2,) or not len(driven):
+            raise ValueError(f"track {track.shape} and path {driven.shape} are no lists of points")
+        axes.fill(*_road(track).T, color=ROAD, lw=0)
+        axes.plot(*driven.T, color=BLUE, lw=1.3)
+        axes.plot(*driven[0], "o", color=BLUE, ms=5)
+        if lap["lost_at"] is not None:
+            axes.plot(*lap["lost_at"], "x", color=ORANGE, ms=11, mew=3)
+        axes.set_aspect("equal")
+        axes.set_axis_off()
+        axes.set_title(f"track {lap['seed']}: {lap['score']:.1f}", color=INK, fontsize=11)
+        axes.text(
+            0.5, 0, f"{lap['tiles']} of {lap['total_tiles']} tiles, {lap['frames']} frames",
+            transform=axes.transAxes, ha="center", va="top", fontsize=9, color=GREY,
+        )  # fmt: skip
+    figure.supxlabel(
+        "\N{BLACK CIRCLE} start    \N{MULTIPLICATION X} the first tile that was missed",
+        fontsize=10, color=INK,
+    )  # fmt: skip
+    _save(figure, path)
+
+
+def _mosaic(figure: Figure, rows: Sequence[np.ndarray]) -> Axes:
+    """Rows of images (N, H, W, 3) uint8, one size for all, side by side."""
+    count, height, width, _ = rows[0].shape
+    down, across = height + GAP, width + GAP
+    mosaic = np.full((len(rows) * down - GAP, count * across - GAP, 3), 255, np.uint8)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            top, left = row * down, column * across
+            mosaic[top : top + height, left : left + width] = image
+    axes = figure.subplots()
+    axes.imshow(mosaic, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return axes
+
+
+def _column(rows: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
+    """One column as floats, NaN where a row has no value."""
+    if not any(name in row for row in rows):
+        raise ValueError(f"the log has no column {name!r}")
+    values = (row.get(name) for row in rows)
+    return np.array([np.nan if value in (None, "") else float(value) for value in values])
+
+
+def _line(
+    axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, label: str, lw: float = 1.8, **look: Any
+) -> None:
+    """A line through the known values; a single one becomes a dot."""
+    known = np.isfinite(y)
+    marker = "o" if known.sum() == 1 else None
+    axes.plot(x[known], y[known], color=colour, label=label, lw=lw, marker=marker, ms=4, **look)
+
+
+def _road(track: np.ndarray) -> np.ndarray:
+    """The outline of the closed road around its centre points (N, 2), as one polygon."""
+    along = np.roll(track, -1, axis=0) - np.roll(track, 1, axis=0)
+    along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+    aside = ROAD_HALF_WIDTH * np.stack([-along[:, 1], along[:, 0]], axis=1)
+    left, right = track + aside, track - aside
+    return np.concatenate([left, left[:1], right[:1], right[::-1]])
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#d5dae1")
+    axes.grid(color="#edf0f4", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", colors=GREY, labelsize=8, length=0)
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, facecolor="white")

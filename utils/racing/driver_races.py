@@ -1,0 +1,30 @@
+"""Races of the drivers that are not the agent."""
+
+from typing import Any
+
+import numpy as np
+
+from utils.drivers.registry import DRIVERS
+from utils.racing.race import Lap, Race, Seat
+from utils.simulator.envs import make_env
+
+
+class DriverRaces:
+    """Races of one driver, one at a time: the function of a `utils.runtime.workers.OneAtATime`."""
+
+    def __init__(self, driver: str, settings: dict[str, Any], env_id: str) -> None:
+        self._driver = driver
+        self._settings = settings
+        self._env_id = env_id
+        self._env = None
+
+    def __call__(self, race: Race) -> Lap:
+        """Drive the race to its end; its parameters play no part."""
+        if self._env is None:
+            self._env = make_env(self._env_id)
+        seat = Seat(0, race, self._env)
+        rng = np.random.default_rng(race.seed)
+        driver = DRIVERS[self._driver](self._env, rng, **self._settings)
+        while not seat.over:
+            seat.step(driver.act(seat.obs))
+        return seat.lap()

@@ -1,0 +1,130 @@
+"""A race to drive, the race under way, and the lap that comes of it."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from utils.drivers.autopilot import Autopilot
+from utils.simulator.envs import MAX_FRAMES
+
+FRAME_COST = 0.1  # points a frame, by the environment's rules
+
+
+class Race(NamedTuple):
+    """One race to drive: a track and the linear map that drives it."""
+
+    seed: int
+    parameters: np.ndarray  # (3 * (Z + H + 1),) of C on plain [z, h]
+    patience: int = MAX_FRAMES  # frames without a new tile after which the race is given up
+    teacher: dict[str, Any] | None = None  # an autopilot's settings: record what it would do
+    teacher_share: float = 0.0  # share of this race's stretches that the teacher itself drives
+    trace: bool = False  # record where the car was
+    look_every: int = 1  # frames from one look of V to the next; between them z stays
+
+
+@dataclass
+class Lap:
+    """What came of a race.
+
+    A race given up early is charged the frames that it would still have cost, so that its score is
+    the one of standing still to the end.
+    """
+
+    seed: int
+    score: float
+    frames: int
+    tiles: int
+    total_tiles: int
+    complete: bool
+    progress_frames: int = 0  # frames up to the last new tile
+    grass: int = 0  # wheels off the road, summed over those frames
+    features: np.ndarray | None = None  # (frames, Z + H) float32, with a teacher
+    advice: np.ndarray | None = None  # (frames, 3) float32, the teacher's action in each frame
+    positions: np.ndarray | None = None  # (frames, 2), with a trace
+    track: np.ndarray | None = None  # (total_tiles, 2) centre points, with a trace
+    missed: list[int] | None = None  # tiles never touched, with a trace
+
+
+class Seat:
+    """One race under way."""
+
+    STRETCH = 50  # frames for which teacher or student keep the wheel
+
+    def __init__(self, job_id: int, race: Race, env: Any) -> None:
+        self.job_id = job_id
+        self._race = race
+        self._env = env
+        self.obs, _ = env.reset(seed=race.seed)
+        self._car_env = env.unwrapped
+        self.over = False
+        self._score = 0.0
+        self._frames = 0
+        self._tiles = self._car_env.tile_visited_count
+        self._progress_at = 0
+        self._grass = self._grass_before = 0  # wheels off the road: so far, up to the last new tile
+        self._complete = False
+        self._positions: list[tuple[float, float]] = []
+        self._features: list[np.ndarray] = []
+        self._advice: list[np.ndarray] = []
+        self._teacher = None
+        if race.teacher is not None:
+            self._rng = np.random.default_rng(race.seed)
+            self._teacher = Autopilot(env, self._rng, **race.teacher)
+            self._teacher_drives = False
+
+    def step(self, action: np.ndarray, features: np.ndarray | None = None) -> np.ndarray:
+        """Drive one frame with `action` (or the teacher's); returns the action taken.
+
+        Args:
+            features: what the student saw, for a race with a teacher.
+        """
+        if self._teacher is not None:
+            action = self._consult(action, features)
+        self.obs, reward, terminated, truncated, info = self._env.step(action)
+        self._score += float(reward)
+        self._frames += 1
+        if self._race.trace:
+            self._positions.append(tuple(self._car_env.car.hull.position))
+        self._grass += sum(not wheel.tiles for wheel in self._car_env.car.wheels)
+        if self._car_env.tile_visited_count > self._tiles:
+            self._tiles = self._car_env.tile_visited_count
+            self._progress_at, self._grass_before = self._frames, self._grass
+        if terminated or truncated:
+            self.over = True
+            self._complete = bool(info.get("lap_finished", False))
+        elif self._frames - self._progress_at >= self._race.patience:
+            self.over = True
+            self._score -= FRAME_COST * (MAX_FRAMES - self._frames)
+        return action
+
+    def _consult(self, action: np.ndarray, features: np.ndarray) -> np.ndarray:
+        advice = self._teacher.advise()
+        self._features.append(features.copy())
+        self._advice.append(advice)
+        if self._frames % self.STRETCH == 0:
+            self._teacher_drives = self._rng.random() < self._race.teacher_share
+        return advice if self._teacher_drives else action
+
+    def lap(self) -> Lap:
+        """The result of the race, once it is over."""
+        race = self._race
+        track = self._car_env.track
+        return Lap(
+            race.seed,
+            self._score,
+            self._frames,
+            self._tiles,
+            len(track),
+            self._complete,
+            self._progress_at,
+            self._grass_before,
+            features=np.stack(self._features) if race.teacher is not None else None,
+            advice=np.stack(self._advice) if race.teacher is not None else None,
+            positions=np.array(self._positions) if race.trace else None,
+            track=np.array([point[2:4] for point in track]) if race.trace else None,
+            missed=self._missed() if race.trace else None,
+        )
+
+    def _missed(self) -> list[int]:
+        return [tile.idx for tile in self._car_env.road if not tile.road_visited]

@@ -1,0 +1,172 @@
+"""The command line: a script's constants as flags, and its errors as single sentences."""
+
+import argparse
+import math
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from utils.runtime.errors import UserError, system_trouble
+
+
+class Check(NamedTuple):
+    """How one constant is read from text, and which values it may have."""
+
+    read: Callable[[str], Any]
+    allows: Callable[[Any], bool]
+    wants: str
+
+
+def whole(least: int = 0, most: float = math.inf) -> Check:
+    """An int between `least` and `most`."""
+    return Check(
+        int,
+        lambda value: type(value) is int and least <= value <= most,
+        f"a whole number {_between(least, most)}",
+    )
+
+
+def processes(least: int = 0) -> Check:
+    """How many processes or threads; thousands would only bring the machine down."""
+    return whole(least, 1024)
+
+
+def seed() -> Check:
+    """A seed that every generator of random numbers takes."""
+    return whole(0, 2**31 - 1)
+
+
+def number(least: float = -math.inf, most: float = math.inf) -> Check:
+    """A finite int or float between `least` and `most`."""
+    return Check(
+        float,
+        lambda value: (
+            type(value) in (int, float) and math.isfinite(value) and least <= value <= most
+        ),
+        f"a number {_between(least, most)}",
+    )
+
+
+def choice(*options: str) -> Check:
+    """One of the given words."""
+    return Check(str, lambda value: value in options, "one of " + ", ".join(options))
+
+
+def folder() -> Check:
+    """A folder that exists or can be made: nothing on its way may be a file."""
+
+    def allows(value: Any) -> bool:
+        if not isinstance(value, str) or not value or "\0" in value:
+            return False
+        path = Path(value)
+        return all(part.is_dir() for part in (path, *path.parents) if part.exists())
+
+    return Check(str, allows, "a folder, and no file may stand in its place")
+
+
+def word() -> Check:
+    """A name of letters, digits, dots, dashes and underscores (it becomes part of a file name)."""
+    return Check(
+        str,
+        lambda value: isinstance(value, str) and re.fullmatch(r"\w[\w.-]*", value) is not None,
+        "a plain name of letters, digits, dots, dashes and underscores",
+    )
+
+
+def film_name() -> Check:
+    """The name of an .mp4 file, or "none"."""
+    plain = word()
+    return Check(
+        str,
+        lambda value: plain.allows(value) and (value == "none" or value.endswith(".mp4")),
+        'a plain name that ends in .mp4, or "none"',
+    )
+
+
+def settings(script: dict[str, Any], argv: list[str] | None, **checks: Check) -> SimpleNamespace:
+    """The script's UPPERCASE constants, overridden by flags, each checked.
+
+    Args:
+        script: `globals()` of the script. Every constant named in `checks` becomes a flag:
+            `LATENT_DIM = 32` is `--latent-dim 32`; its comment becomes the flag's help.
+        argv: flags without the program's name; None reads them from `sys.argv`.
+        checks: one check for every constant.
+
+    Raises:
+        UserError: an unknown flag, or a value that its check does not allow.
+    """
+    reasons = _reasons(script["__file__"])
+    parser = _Parser(
+        description=script["__doc__"],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name in checks:
+        parser.add_argument(
+            _flag(name),
+            metavar=str(script[name]).replace("%", "%%"),
+            default=None,
+            help=reasons.get(name, "").replace("%", "%%"),
+        )
+    given = vars(parser.parse_args(argv))
+    values = {}
+    for name, check in checks.items():
+        text = given[name.lower()]
+        values[name] = script[name] if text is None else _read(text, name, check)
+        if not check.allows(values[name]):
+            raise UserError(f"{name} ({_flag(name)}) must be {check.wants}, not {values[name]!r}.")
+    return SimpleNamespace(**values)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's `main`: status 2 and one sentence on a user's error, 130 when stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main()
+    except UserError as error:
+        _leave(str(error), 2)
+    except KeyboardInterrupt:
+        _leave("stopped; what is saved stays, and the same command goes on from there.", 130)
+    except OSError as error:
+        sentence = system_trouble(error)
+        if not sentence:
+            raise
+        _leave(sentence, 2)
+
+
+def _leave(sentence: str, status: int) -> None:
+    print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr)
+    sys.exit(status)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(f"{message}; --help lists every flag.")
+
+
+def _read(text: str, name: str, check: Check) -> Any:
+    try:
+        return check.read(text)
+    except ValueError:
+        raise UserError(f"{name} ({_flag(name)}) must be {check.wants}, not {text!r}.") from None
+
+
+def _flag(name: str) -> str:
+    return "--" + name.lower().replace("_", "-")
+
+
+def _between(least: float, most: float) -> str:
+    if least == -math.inf and most == math.inf:
+        return "of any finite size"
+    return f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+
+
+def _reasons(path: str) -> dict[str, str]:
+    """The comments behind a script's constants."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    found = (re.match(r"([A-Z][A-Z0-9_]*) = .*?\s# (.*)", line) for line in lines)
+    return {match[1]: match[2] for match in found if match}

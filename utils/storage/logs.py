@@ -1,0 +1,29 @@
+"""CSV logs: a row an episode, epoch or generation."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from utils.storage.artifacts import atomic_path
+
+
+def write_log(
+    path: str | Path, columns: Sequence[str], rows: Sequence[Mapping[str, float]]
+) -> None:
+    """Write a whole CSV log; what a row lacks stays empty."""
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_log(path: str | Path) -> list[dict[str, float]]:
+    """The rows of a CSV log, to look at; an empty cell is left out. No stage depends on it."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            {key: float(value) for key, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]

@@ -1,0 +1,147 @@
+"""V, M and C on disk: saving them with what they were made from, loading them with every check."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.controller import parameter_count
+from models.mdn_rnn import MDNRNN
+from models.vae import VAE
+from utils.runtime.errors import UserError
+from utils.storage.artifacts import load_tensors, save_tensors
+from utils.storage.provenance import provenance
+
+TRAIN_V = "run python 02_train_vae.py"
+TRAIN_M = "run python 04_train_mdn_rnn.py"
+TRAIN_C = "run python 05_train_controller.py"
+
+
+def vae_path(checkpoints: str) -> Path:
+    """Where V is kept."""
+    return Path(checkpoints) / "vae.pt"
+
+
+def rnn_path(checkpoints: str) -> Path:
+    """Where M is kept."""
+    return Path(checkpoints) / "mdn_rnn.pt"
+
+
+def controller_path(checkpoints: str, name: str = "controller") -> Path:
+    """Where C is kept; `name` tells one experiment's C from another's."""
+    return Path(checkpoints) / f"{name}.pt"
+
+
+def save_network(path: Path, kind: str, network: nn.Module, made_from: dict[str, Any]) -> str:
+    """Write V or M; returns its fingerprint."""
+    return save_tensors(
+        path, kind, network.state_dict(),
+        sizes=network.sizes, made_from=made_from, provenance=provenance(),
+    )  # fmt: skip
+
+
+def load_vae(checkpoints: str) -> tuple[VAE, dict[str, Any]]:
+    """V and its header."""
+    return _load_network(vae_path(checkpoints), "V", VAE, TRAIN_V)
+
+
+def load_rnn(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
+    """M and its header; it must have been made for this V."""
+    path = rnn_path(checkpoints)
+    rnn, header = _load_network(path, "M", MDNRNN, TRAIN_M)
+    if header["made_from"].get("vae") != vae_fingerprint:
+        raise UserError(
+            f"{path} was made for another V; run python 03_encode_dataset.py, then {TRAIN_M}."
+        )
+    return rnn, header
+
+
+def save_controller(
+    path: Path, parameters: np.ndarray, made_from: dict[str, Any], **header: Any
+) -> str:
+    """Write C, a plain linear map from [z, h], and how it was found; returns its fingerprint."""
+    weights = {"parameters": torch.from_numpy(np.asarray(parameters, np.float32).copy())}
+    return save_tensors(path, "C", weights, made_from=made_from, **header)
+
+
+def load_controller(
+    path: Path, vae: dict[str, Any], rnn: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """C's parameters and header; it must have been made for this V and this M.
+
+    Args:
+        vae: V's header, as `load_vae` returns it; rnn: M's.
+    """
+    remedy = TRAIN_C if path.stem == "controller" else f"{TRAIN_C} --name {path.stem}"
+    header = load_tensors(path, "C", remedy)
+    parameters = header.pop("weights").get("parameters")
+    count = parameter_count(vae["sizes"]["latent_dim"], rnn["sizes"]["hidden"])
+    if parameters is None or parameters.shape != (count,) or parameters.dtype != torch.float32:
+        raise UserError(f"{path} does not hold the {count} numbers of C; {remedy}.")
+    made_from = header.get("made_from")
+    for what, name, header_there in (("V", "vae", vae), ("M", "rnn", rnn)):
+        if not isinstance(made_from, dict) or made_from.get(name) != header_there["fingerprint"]:
+            raise UserError(f"{path} was made for another {what}; {remedy}.")
+    return parameters.numpy(), header
+
+
+class TrainedAgent(NamedTuple):
+    """V, M and C that belong together."""
+
+    vae: VAE
+    rnn: MDNRNN
+    parameters: np.ndarray  # of C, (867,) float32
+    origin: dict[str, Any]  # their fingerprints, and what C was taught by
+
+
+def load_agent(checkpoints: str, name: str = "controller") -> TrainedAgent:
+    """The agent whose C is called `name`."""
+    vae, vae_header = load_vae(checkpoints)
+    rnn, rnn_header = load_rnn(checkpoints, vae_header["fingerprint"])
+    path = controller_path(checkpoints, name)
+    parameters, header = load_controller(path, vae_header, rnn_header)
+    origin = {
+        "vae": vae_header["fingerprint"],
+        "rnn": rnn_header["fingerprint"],
+        "controller": header["fingerprint"],
+        "controller_made_from": header["made_from"],
+        "controller_generation": header.get("generation"),
+        "controller_frames": header.get("frames"),  # driven until it was found
+        "controller_core_hours": header.get("core_hours"),
+    }
+    return TrainedAgent(vae, rnn, parameters, origin)
+
+
+def is_made_from(path: Path, kind: str, made_from: dict[str, Any]) -> bool:
+    """Whether the result at `path` is there, sound, and made from exactly this."""
+    if not path.exists():
+        return False
+    try:
+        found = load_tensors(path, kind, "delete it")
+    except UserError as error:
+        print(f"{error} Making it anew.")
+        return False
+    return found.get("made_from") == made_from
+
+
+def _load_network(
+    path: Path, kind: str, network: type[nn.Module], remedy: str
+) -> tuple[Any, dict[str, Any]]:
+    header = load_tensors(path, kind, remedy)
+    try:
+        sizes, weights = header["sizes"], header.pop("weights")
+        with torch.device("meta"):  # takes no memory, however large the sizes say it is
+            wanted = network(**sizes).state_dict()
+        if _forms(wanted) != _forms(weights) or not isinstance(header["made_from"], dict):
+            raise ValueError("other sizes")
+        loaded = network(**sizes)
+        loaded.load_state_dict(weights)
+    except Exception as error:  # a foreign file can hold anything where sizes belong
+        raise UserError(f"{path} does not hold the weights of {kind}; {remedy}.") from error
+    return loaded.eval().requires_grad_(False), header
+
+
+def _forms(weights: dict[str, torch.Tensor]) -> dict[str, tuple]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}

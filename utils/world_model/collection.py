@@ -1,0 +1,121 @@
+"""Stage 01's work: which episodes to collect, and how one is driven and recorded."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from utils.drivers.registry import DRIVERS
+from utils.runtime.errors import UserError
+from utils.simulator import seeds
+from utils.simulator.envs import STOCK_ID, make_env
+from utils.world_model.episodes import load_rollout, record, save_rollout
+
+COLUMNS = ("seed", "score", "frames", "tiles", "total_tiles")  # of the log
+MOST_EPISODES = 900_000  # of a driver; beyond them lie the tracks of the next one
+
+
+class Episode(NamedTuple):
+    """One episode to collect: plain data, enough to drive it anywhere."""
+
+    path: str
+    driver: str
+    seed: int
+    settings: dict[str, float]  # of the driver
+    env_id: str
+
+
+def plan(
+    directory: str, env_id: str, counts: dict[str, int], ranges: dict[str, tuple[float, float]]
+) -> list[Episode]:
+    """`counts` episodes of each driver, every one on a track of its own.
+
+    The autopilot's settings are drawn for each episode from `ranges`: the data needs slow and
+    fast, tidy and sloppy driving alike, or V and M know nothing of the states where help is needed.
+    """
+    planned = []
+    for offset, (driver, count) in enumerate(counts.items()):
+        for seed in range(first := seeds.ROLLOUTS + 1_000_000 * offset, first + count):
+            rng = np.random.default_rng(seed)
+            drawn = {name: round(float(rng.uniform(*span)), 4) for name, span in ranges.items()}
+            settings = drawn if driver == "autopilot" else {}
+            path = Path(directory) / f"{driver}_{seed}.npz"
+            planned.append(Episode(str(path), driver, seed, settings, env_id))
+    return planned
+
+
+def header(episode: Episode) -> dict[str, Any]:
+    """What an episode's file says about how it was made."""
+    return {
+        "driver": episode.driver,
+        "seed": episode.seed,
+        "settings": episode.settings,
+        "env_id": episode.env_id,
+    }
+
+
+def is_collected(episode: Episode) -> bool:
+    """Whether the episode is on disk, whole, and made as planned."""
+    path = Path(episode.path)
+    if not path.exists():
+        return False
+    try:
+        found, _ = load_rollout(path)
+    except UserError as error:
+        print(f"{error} Collecting it again.")
+        return False
+    return header(episode).items() <= found.items()
+
+
+class Collector:
+    """Drives and saves episodes, all in one environment: making one costs more than a reset."""
+
+    def __init__(self) -> None:
+        self._envs: dict[str, Any] = {}
+
+    def __call__(self, episode: Episode) -> dict[str, float]:
+        """Drive and save one episode; returns a row for the log."""
+        if episode.env_id not in self._envs:
+            self._envs[episode.env_id] = make_env(episode.env_id)
+        env = self._envs[episode.env_id]
+        obs, _ = env.reset(seed=episode.seed)
+        rng = np.random.default_rng(episode.seed)
+        driver = DRIVERS[episode.driver](env, rng, **episode.settings)
+        return _record_and_save(episode, env, driver, obs)
+
+
+def drive_by_keyboard(directory: str, episodes: int) -> Iterator[dict[str, float]]:
+    """Races that the user drives in a window, until `episodes` are saved or Esc is pressed."""
+    from utils.drivers.keyboard import Keyboard, Window
+
+    taken = {path.name for path in Path(directory).glob("keyboard_*.npz")}
+    seed = seeds.ROLLOUTS + 900_000
+    with Window() as window:
+        env = make_env(STOCK_ID, render_mode="rgb_array")
+        for _ in range(episodes):
+            while f"keyboard_{seed}.npz" in taken:
+                seed += 1
+            episode = Episode(
+                str(Path(directory) / f"keyboard_{seed}.npz"), "keyboard", seed, {}, STOCK_ID
+            )
+            obs, _ = env.reset(seed=seed)
+            driver = Keyboard(env, window)
+            row = _record_and_save(episode, env, driver, obs)
+            seed += 1
+            yield row
+            if driver.quit:
+                return
+
+
+def _record_and_save(episode: Episode, env: Any, driver: Any, obs: np.ndarray) -> dict[str, float]:
+    arrays = record(env, driver, obs)
+    car_env = env.unwrapped
+    summary = {
+        "score": float(arrays["reward"].astype(float).sum()),
+        "frames": len(arrays["action"]),
+        "tiles": car_env.tile_visited_count,
+        "total_tiles": len(car_env.track),
+    }
+    save_rollout(Path(episode.path), arrays, **header(episode), **summary)
+    return {"seed": episode.seed, **summary}

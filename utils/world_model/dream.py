@@ -1,0 +1,53 @@
+"""M's dream of a real drive: the first second is watched, the rest imagined from the actions."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.mdn_rnn import MDNRNN, sample_next
+from models.vae import VAE, decoded
+from utils.pictures.film import dream_frame, write_video
+from utils.world_model.latents import load_latents
+
+WATCHED = 50  # frames of the real drive that M sees: the first second
+DREAMED = 450  # frames that it goes on alone
+
+
+@torch.inference_mode()
+def dream(
+    rnn: MDNRNN, mu: np.ndarray, action: np.ndarray, watched: int, temperature: float
+) -> np.ndarray:
+    """Latents of the drive as M imagines them, (T, Z).
+
+    Args:
+        mu: (>= watched, Z) what V saw; action: (T, 3) what was done in the real drive.
+        watched: frames after which M sees only its own dream.
+    """
+    seen = torch.from_numpy(np.array(mu))
+    actions = torch.from_numpy(np.array(action))
+    z, state, latents = seen[0], None, []
+    for t in range(len(actions)):
+        latents.append(z)
+        prediction, state = rnn(z.view(1, 1, -1), actions[t].view(1, 1, -1), state)
+        imagined = sample_next(prediction, temperature)[0, 0]
+        z = seen[t + 1] if t + 1 < watched else imagined
+    return torch.stack(latents).numpy()
+
+
+def dream_film(path: Path, vae: VAE, rnn: MDNRNN, latents: list[Path], temperature: float) -> None:
+    """Film the longest tidy drive among `latents` beside M's dream of it, both decoded by V."""
+    drives = [load_latents(p) for p in latents]
+    _, arrays = max(drives, key=lambda d: (d[0].get("driver") == "autopilot", d[1]["reward"].sum()))
+    frames = min(len(arrays["action"]), WATCHED + DREAMED)
+    mu, action = arrays["mu"][: frames + 1], arrays["action"][:frames]
+    torch.manual_seed(0)
+    imagined = dream(rnn, mu, action, WATCHED, temperature)
+
+    def film() -> Iterator[np.ndarray]:
+        for t in range(frames):
+            real, dreamt = decoded(vae, np.stack([mu[t], imagined[t]]))
+            yield dream_frame(real, dreamt, t, action[t], WATCHED)
+
+    write_video(path, film())
