@@ -38,10 +38,10 @@ def test_04_measures_the_features_as_a_driver_has_them(finished):
     rnn, _ = load_rnn(folder / "checkpoints", load_vae(folder / "checkpoints")[1]["fingerprint"])
     features = []
     for name in EPISODES[1:]:  # the first is held out
-        _, arrays = load_latents(folder / "data" / "latents" / name)
+        _, episode = load_latents(folder / "data" / "latents" / name)
         memory = Memory(rnn)
-        for t, action in enumerate(arrays["action"]):
-            z, a = (torch.from_numpy(np.tile(x, (ROWS, 1))) for x in (arrays["mu"][t], action))
+        for t, action in enumerate(episode.action):
+            z, a = (torch.from_numpy(np.tile(x, (ROWS, 1))) for x in (episode.mu[t], action))
             if t > 0:
                 features.append(torch.cat([z[0], memory.h[0]]).numpy())
             memory.remember(z, a)

@@ -172,5 +172,5 @@ def test_all_stages_from_an_empty_folder(tmp_path):
     for name in ("vae_frames", "mdn_rnn", "controller", "results/latest"):
         picture(tmp_path / "checkpoints" / f"{name}.png")
     _, learned = load_latents(tmp_path / "data" / "latents" / "autopilot_100000.npz")
-    assert learned["mu"].shape[1] == 32
-    assert learned["mu"].std() > 0.01
+    assert learned.mu.shape[1] == 32
+    assert learned.mu.std() > 0.01

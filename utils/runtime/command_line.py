@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 import signal
 import sys
@@ -57,15 +58,15 @@ def choice(*options: str) -> Check:
 
 
 def folder() -> Check:
-    """A folder that exists or can be made: nothing on its way may be a file."""
+    """A folder that exists or can be made: no file, and no dead link, may be on its way."""
 
     def allows(value: Any) -> bool:
         if not isinstance(value, str) or not value or "\0" in value:
             return False
         path = Path(value)
-        return all(part.is_dir() for part in (path, *path.parents) if part.exists())
+        return all(part.is_dir() for part in (path, *path.parents) if os.path.lexists(part))
 
-    return Check(str, allows, "a folder, and no file may stand in its place")
+    return Check(str, allows, "a folder, and no file or dead link may stand in its place")
 
 
 def word() -> Check:
