@@ -10,13 +10,15 @@ Run      python 01_collect_rollouts.py
 Run it again to go on where it stopped, or to add episodes: what is there is kept.
 """
 
-import os
+from utils.runtime.start import run
+
 from pathlib import Path
 
 from tqdm import tqdm
 
 from utils.pictures.plots import contact_sheet
-from utils.runtime.command_line import choice, folder, number, processes, run, settings, whole
+from utils.runtime.command_line import choice, folder, number, processes, settings, whole
+from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import ENV_IDS
@@ -41,7 +43,7 @@ DISTURBANCE = 0.006  # most disturbances a frame (a wrong action for a while), d
 LINE_OFFSET = 4.0  # most units off the centre line that the autopilot's line takes, drawn likewise
 SLOWEST = 0.4  # least share of the road's grip that the autopilot uses; most is 0.94
 ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
-WORKERS = os.cpu_count()  # processes; 0 drives in this one
+WORKERS = cores()  # processes; 0 drives in this one
 ROLLOUTS = "data/rollouts"  # where the episodes go
 # ---------------------------------------------------------------------------------
 

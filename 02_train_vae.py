@@ -10,7 +10,8 @@ Run      python 02_train_vae.py
 Stopped, it goes on from the last finished epoch when run again.
 """
 
-import os
+from utils.runtime.start import run
+
 import time
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from tqdm import tqdm
 from models.inference import arithmetic
 from models.vae import VAE, to_frames
 from utils.pictures.plots import reconstructions
-from utils.runtime.command_line import folder, number, processes, run, seed, settings, whole
+from utils.runtime.command_line import folder, number, processes, seed, settings, whole
+from utils.runtime.cores import cores
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import save_network, vae_path
 from utils.world_model.episodes import batches_of_frames, load_rollout, rollouts
@@ -43,8 +45,8 @@ LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine; the paper's constant 
 KL_TOLERANCE = 0.5  # nats per latent dimension that are free of charge, as in the paper
 POOL = 24  # episodes in memory at a time, about 250 MB, and as many again being read
 SEED = 1  # of the initial weights and of every shuffle
-WORKERS = os.cpu_count()  # threads that read and unpack the next episodes; 0 reads in between
-THREADS = os.cpu_count()  # processor cores for the network
+WORKERS = cores()  # threads that read and unpack the next episodes; 0 reads in between
+THREADS = cores()  # processor cores for the network
 ROLLOUTS = "data/rollouts"  # what to learn from
 CHECKPOINTS = "checkpoints"  # where V goes
 # ------------------------------------------------------------------------

@@ -9,14 +9,16 @@ Run      python 03_encode_dataset.py
 Run again, it encodes only what is new or stale.
 """
 
-import os
+from utils.runtime.start import run
+
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from utils.pictures.plots import latent_distributions
-from utils.runtime.command_line import folder, processes, run, settings
+from utils.runtime.command_line import folder, processes, settings
+from utils.runtime.cores import cores
 from utils.runtime.workers import OneAtATime, Workers
 from utils.storage.artifacts import demand_writable, files, kind_of, sweep
 from utils.storage.networks import load_vae
@@ -24,7 +26,7 @@ from utils.world_model.episodes import rollouts
 from utils.world_model.latents import Encoding, encode, is_encoded, load_latents
 
 # ---- constants: edit them here, or pass them as flags (--workers 1) ----
-WORKERS = os.cpu_count()  # processes; 0 encodes in this one
+WORKERS = cores()  # processes; 0 encodes in this one
 ROLLOUTS = "data/rollouts"  # what is encoded
 LATENTS = "data/latents"  # where the latents go
 CHECKPOINTS = "checkpoints"  # where V is

@@ -11,7 +11,8 @@ Run      python 04_train_mdn_rnn.py
 Stopped, it goes on from the last finished epoch when run again.
 """
 
-import os
+from utils.runtime.start import run
+
 import time
 from collections.abc import Iterator
 
@@ -22,7 +23,8 @@ from tqdm import tqdm
 
 from models.mdn_rnn import MDNRNN
 from models.vae import sample
-from utils.runtime.command_line import folder, number, processes, run, seed, settings, whole
+from utils.runtime.command_line import folder, number, processes, seed, settings, whole
+from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.storage.artifacts import COLLECT, demand_writable, sweep
 from utils.storage.networks import load_vae, rnn_path, save_network
@@ -48,8 +50,8 @@ LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine
 CLIP = 1.0  # largest norm of the gradient, as in the paper
 TEMPERATURE = 0.5  # of the dream: 0 is the likeliest future, 1 as uncertain as M is
 SEED = 1  # of the initial weights, the shuffles and every draw of z
-WORKERS = os.cpu_count()  # threads that read the latents; 0 reads in the main one
-THREADS = os.cpu_count()  # processor cores for the network
+WORKERS = cores()  # threads that read the latents; 0 reads in the main one
+THREADS = cores()  # processor cores for the network
 LATENTS = "data/latents"  # what to learn from
 ROLLOUTS = "data/rollouts"  # the same episodes as frames
 CHECKPOINTS = "checkpoints"  # where V is and M goes

@@ -29,6 +29,8 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.runtime.start import run
+
 import cv2
 import frames
 import gymnasium as gym
@@ -44,7 +46,6 @@ from models.vae import VAE, sample, to_floats
 from utils.racing import agent as driving
 from utils.racing.agent import Agent, Races
 from utils.racing.race import Race
-from utils.runtime.command_line import run
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID, STOCK_ID, make_env, shrink

@@ -31,6 +31,8 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.runtime.start import run
+
 import mutations
 import numpy as np
 import runs
@@ -42,7 +44,6 @@ from runs import Run
 
 from utils.racing.agent import Races
 from utils.racing.race import Race
-from utils.runtime.command_line import run
 from utils.runtime.errors import UserError
 from utils.runtime.workers import DEATHS_IN_A_ROW, Workers
 from utils.simulator.envs import FAST_ID

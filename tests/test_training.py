@@ -187,7 +187,7 @@ def test_a_network_that_is_not_finite_is_not_saved(tmp_path):
     _, rnn = tiny.networks()
     mark = save_network(path, "M", rnn, {})
     rnn.outcome.bias[0] = float("nan")
-    with pytest.raises(UserError, match="M holds NaN .*LEARNING_RATE"):
+    with pytest.raises(UserError, match=r"M holds NaN .*LEARNING_RATE"):
         save_network(path, "M", rnn, {})
     assert load_tensors(path, "M")["fingerprint"] == mark
 

@@ -4,29 +4,33 @@ import errno
 
 _SYSTEM_TROUBLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG,
-    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO, errno.EMFILE, errno.ENOMEM,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO, errno.EMFILE,
 }  # fmt: skip
+_SHORTAGE = {errno.ENOMEM, errno.EAGAIN}  # no memory, no further process
+_SHORTAGE_IN_WORDS = ("can't start new thread", "can't allocate memory")  # Python's; PyTorch's
 
 
 class UserError(Exception):
     """Something the user can mend: one sentence that names what is wrong and what mends it."""
 
 
-def system_trouble(error: OSError) -> str:
+def for_the_user(error: BaseException) -> str:
+    """What an error that the user can mend has to say; "" for a fault of the program."""
+    return str(error) if isinstance(error, UserError) else system_trouble(error)
+
+
+def system_trouble(error: BaseException) -> str:
     """One sentence on what only the user can mend, such as a full disk; "" for any other error."""
-    if error.errno not in _SYSTEM_TROUBLE:
+    number = error.errno if isinstance(error, OSError) else None
+    wordy = isinstance(error, RuntimeError) and any(w in str(error) for w in _SHORTAGE_IN_WORDS)
+    if isinstance(error, MemoryError) or wordy or number in _SHORTAGE:
+        return (
+            "the system gives no more memory, processes or threads "
+            f"({str(error) or type(error).__name__}); close other programs or use fewer workers "
+            "(--workers), and run the same command again."
+        )
+    if not isinstance(error, OSError) or number not in _SYSTEM_TROUBLE:
         return ""
     path = error.filename2 or error.filename  # the second one is where a file was to go
     where = f" at {path}" if path else ""
     return f"{error.strerror}{where}; mend that and run the same command again."
-
-
-def raise_if_of_the_machine(error: Exception) -> None:
-    """Raise as an OSError what is the machine's fault, such as a lack of memory, and no file's.
-
-    PyTorch's allocator raises a plain RuntimeError.
-    """
-    if isinstance(error, OSError) and system_trouble(error):
-        raise error
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        raise OSError(errno.ENOMEM, "Memory is short") from error

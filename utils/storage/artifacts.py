@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from utils.runtime.errors import UserError, raise_if_of_the_machine
+from utils.runtime.errors import UserError, system_trouble
 from utils.storage.provenance import ROOT
 
 HEADER = "header.json"
@@ -166,7 +166,8 @@ def kind_of(path: Path) -> str:
     try:
         contents = _contents(path)
     except Exception as error:
-        raise_if_of_the_machine(error)
+        if system_trouble(error):
+            raise
         return "" if start.startswith(b"PK") and not _is_whole(path) else "foreign"
     kind = contents.get("kind") if isinstance(contents, dict) else None
     return kind if isinstance(kind, str) else "foreign"
@@ -186,7 +187,8 @@ def _is_whole(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
     except Exception as error:  # a hostile file can make a decoder raise anything at all
-        raise_if_of_the_machine(error)
+        if system_trouble(error):
+            raise
         return False
 
 
@@ -315,7 +317,7 @@ def _demand_possible(path: str | Path, size: int) -> None:
 
 
 def _demand_honest(data: IO[bytes], size: int) -> None:
-    """Refuse an array that claims more than its `size` in the archive: memory is taken by claims."""
+    """Refuse an array that claims more than its `size` in the archive: claims take memory."""
     np.lib.format.read_magic(data)
     shape, _, dtype = np.lib.format.read_array_header_1_0(data)
     if math.prod(shape) * dtype.itemsize != size - data.tell():
@@ -382,7 +384,8 @@ def _refusing(path: str | Path, kind: str) -> Iterator[None]:
             f"{path} is no {kind} file; move it away and {remedy(path, kind, True)}."
         ) from None
     except Exception as error:
-        raise_if_of_the_machine(error)
+        if system_trouble(error):
+            raise
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise UserError(
             f"{path} is not a sound {kind} file ({reason}); {remedy(path, kind)}."

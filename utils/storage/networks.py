@@ -10,9 +10,10 @@ from torch import nn
 from models.controller import parameter_count
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
-from utils.runtime.errors import UserError, raise_if_of_the_machine
+from utils.runtime.errors import UserError, system_trouble
 from utils.storage.artifacts import ENCODE, TRAIN_M, load_tensors, remedy, save_tensors
 from utils.storage.provenance import provenance
+
 
 def vae_path(checkpoints: str) -> Path:
     """Where V is kept."""
@@ -148,7 +149,8 @@ def _load_network(
         loaded = network(**sizes)
         loaded.load_state_dict(weights)
     except Exception as error:  # a foreign file can hold anything where sizes belong
-        raise_if_of_the_machine(error)
+        if system_trouble(error):
+            raise
         mend = remedy(path, kind)
         raise UserError(f"{path} does not hold the weights of {kind}; {mend}.") from error
     return loaded.eval().requires_grad_(False), header

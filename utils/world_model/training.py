@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from utils.pictures.plots import training_curves
-from utils.runtime.errors import UserError, raise_if_of_the_machine
+from utils.runtime.errors import UserError, system_trouble
 from utils.storage.artifacts import COLLECT, load_tensors, save_tensors
 from utils.storage.logs import write_log
 from utils.storage.networks import is_made_from
@@ -176,7 +176,8 @@ class Training:
         try:
             self._restore(saved)
         except Exception as error:  # a foreign file can hold anything; by now the network may too
-            raise_if_of_the_machine(error)
+            if system_trouble(error):
+                raise
             raise UserError(f"{self._path} holds no training; delete it to start over.") from error
         tqdm.write(f"resuming after epoch {saved['epoch']} (delete {self._path} to start over)")
         self._publish()  # the log may have been lost since
