@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from stages import EPISODES, FLAGS, contents, picture, replace_v
+from stages import EPISODES, FLAGS, contents, picture, replace_v, unmarked
 
 from models.inference import ROWS, Encoder
 from utils.storage.networks import load_vae
@@ -71,6 +71,22 @@ def test_03_removes_latents_whose_rollout_is_gone(project):
     (project / "data" / "rollouts" / EPISODES[2]).unlink()
     assert f"{EPISODES[2]} removed" in tiny.stage(3, **FLAGS[3])
     assert sorted(contents(project / "data" / "latents")) == EPISODES[:2]
+
+
+def test_03_removes_nothing_that_is_not_known_to_be_latents(project):
+    damaged = project / "data" / "latents" / "mine.npz"
+    damaged.write_bytes((project / "data" / "latents" / EPISODES[0]).read_bytes()[:-99])
+    tiny.stage(3, **FLAGS[3])
+    assert damaged.exists()
+
+
+def test_03_encodes_anew_what_does_not_say_in_which_game_it_was_driven(project, monkeypatch):
+    before = contents(project / "data" / "latents")
+    unmarked(project / "data" / "latents" / EPISODES[0])
+    assert "unknown" in (said := tiny.stage(3, **FLAGS[3]))
+    assert f"{EPISODES[0]} was driven in another game" in said
+    assert "2 of 3 episodes are encoded already" in said
+    assert contents(project / "data" / "latents") == before
 
 
 @pytest.mark.parametrize("workers", [1, 2, pytest.param(72, marks=pytest.mark.slow)])
