@@ -109,7 +109,8 @@ def main(argv: list[str] | None = None) -> None:
 
     count = parameter_count(vae.sizes["latent_dim"], rnn.sizes["hidden"])
     search = Search(s.CHECKPOINTS, s.NAME, made_from, count)
-    demand_writable(*search.files, rounds / "any.npz")
+    kinds = ("evolution", "C", "log by generation", "picture", "imitation round")
+    demand_writable(dict(zip((*search.files, rounds / "*.npz"), kinds, strict=True)))
     with Workers(
         s.WORKERS, Races, {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
         slots=ROWS, preload=["utils.racing.agent"],

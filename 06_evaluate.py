@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     report = Path(s.CHECKPOINTS) / "results" / f"{s.NAME}.json"
     filmed = s.DRIVER == "agent" and s.FILM != "none"
-    demand_writable(report, report.with_suffix(".png"), *([s.FILM] if filmed else []))
+    kinds = {report: "report", report.with_suffix(".png"): "picture"}
+    demand_writable(kinds | ({Path(s.FILM): "film"} if filmed else {}))
     sweep(report.parent)
     sweep(Path(s.FILM).parent, Path(s.FILM).stem)
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None

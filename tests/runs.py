@@ -218,8 +218,12 @@ def copy(source: Path, target: Path) -> Path:
 
 
 def differences(folder: Path, other: Path) -> list[str]:
-    """Files that only one of the folders has, or that do not say the same."""
-    ours, theirs = ({str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()}
+    """Files that only one of the folders has, or that do not say the same.
+
+    What a killed writer left half-written is nobody's, and is swept when it is old.
+    """
+    ours, theirs = ({str(p.relative_to(f)) for p in f.rglob("*")
+                     if p.is_file() and ".tmp." not in p.name}
                     for f in (folder, other))  # fmt: skip
     differ = [name for name in ours & theirs if not _same(folder / name, other / name)]
     return sorted((ours ^ theirs) | set(differ))
@@ -245,7 +249,7 @@ def _facts(path: Path) -> Any:
     if path.suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
             kind = json.loads(archive.read(HEADER))["kind"]
-        return _timeless(load_arrays(path, kind, ""))
+        return _timeless(load_arrays(path, kind))
     return path.read_bytes()
 
 

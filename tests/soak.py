@@ -108,7 +108,7 @@ def _harm(
     os.kill(stage.process.pid, signal.SIGINT)
     stopped = stage.wait()
     state = folder / "checkpoints" / "controller_evolution.npz"
-    history = load_header(state, "evolution", "")["history"]
+    history = load_header(state, "evolution")["history"]
     generations = sum("mean" in row for row in history)  # the others only measure
     return {
         "minutes": minutes, "workers": flags["workers"], "stopped": stopped,
