@@ -21,6 +21,7 @@ import torch
 from utils.storage.artifacts import HEADER, load_arrays
 from utils.storage.logs import read_log
 
+FAULTY = tiny.ROOT / "tests" / "faults" / "faulty.py"
 PATIENCE = 300.0  # seconds until something that should happen is taken to hang
 # Seconds that processes have to go once the main one is gone. Workers go at once, but the process
 # from which they are forked first ends its imports: 2 to 3 seconds, and more on a busy machine.
@@ -92,7 +93,11 @@ class Run:
     ) -> None:
         script = [tiny.ROOT / f"{tiny.SCRIPTS[number - 1]}.py"]
         if fault:
-            script = [tiny.ROOT / "tests" / "faulty.py", *map(str, fault), tiny.SCRIPTS[number - 1]]
+            script = [
+                tiny.ROOT / "tests" / "faults" / "faulty.py",
+                *map(str, fault),
+                tiny.SCRIPTS[number - 1],
+            ]
         self.folder = folder
         self.started = time.monotonic()
         self._output = said or folder.with_name(f"{folder.name}.said")

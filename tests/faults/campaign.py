@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-import runs
-from runs import Run
+
+from faults import runs
+from faults.runs import Run
 
 STAGES = (1, 2, 3, 4, 5, 6)
 AT_WORK = (1, 5, 6)  # stages whose workers are killed
@@ -51,6 +52,7 @@ class Row(NamedTuple):
     fault: str
     result: Result
     seen: str
+    counted_as: str = "faults"  # or "resets", which disturb nothing
 
 
 class Campaign:
@@ -134,3 +136,6 @@ def outcome(caused: int, *losses: str, said: str = "", **notes: float) -> Result
     return Result(caused, 0 if losses else caused, notes, losses, said.count("Traceback"))
 
 
+def note(result: Result, name: str) -> float:
+    """A note, or 0 where there was nothing to note."""
+    return result.notes.get(name, 0.0)

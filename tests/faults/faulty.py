@@ -1,4 +1,4 @@
-"""A stage with a fault built in: python tests/faulty.py FAULT N STAGE --flags...
+"""A stage with a fault built in: python tests/faults/faulty.py FAULT N STAGE --flags...
 
 half N     the process kills itself in its N-th write, half of the file being written
 before N   ... when the file is whole but still bears its temporary name
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.runtime.command_line import run
 from utils.runtime.workers import Workers
