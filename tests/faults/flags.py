@@ -1,13 +1,14 @@
-"""Flags that make no sense, and folders where files belong."""
+"""Flags that make no sense, flags that would destroy, and folders where files belong."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import stages
 import tiny
 
-from faults import runs
+from faults import mutations, runs
 from faults.campaign import STAGES, Campaign, Result, Row, outcome, total
 from utils.runtime.errors import UserError
 
@@ -29,6 +30,15 @@ IN_THE_WAY = [
     (5, "checkpoints/controller.csv"), (5, "checkpoints/controller_evolution.npz"),
     (6, "checkpoints/results/latest.json"), (6, "best_lap.mp4"),
 ]  # fmt: skip
+WOULD_DESTROY = [  # with all stages done: what is there is of another kind
+    *((5, {"name": name}) for name in ("vae", "mdn_rnn", "VAE", "Controller")),
+    *((1, {"rollouts": there}) for there in ("data/latents", "data/imitation/controller")),
+    *((1, {"rollouts": there}) for there in ("checkpoints", "checkpoints/results")),
+    *((3, {"latents": there}) for there in ("data/rollouts", "checkpoints")),
+    *((3, {"latents": there}) for there in ("data/imitation/controller", "data/driven")),
+    *((5, {"imitation": "data", "name": name}) for name in ("rollouts", "latents")),
+    (5, {}),  # only the .pt files were copied, not the evolution's state
+]  # fmt: skip
 
 
 def nonsense(campaign: Campaign) -> Result:
@@ -38,16 +48,28 @@ def nonsense(campaign: Campaign) -> Result:
         folder = campaign.fresh(number, "nonsense")
         (folder / "a_file").touch()
         (name,) = wrong
-        found.append(_refused_at_once(folder, number, wrong, f"--{name.replace('_', '-')}"))
+        found.append(refused_at_once(folder, number, wrong, f"--{name.replace('_', '-')}"))
     for number, path in IN_THE_WAY:
         folder = campaign.fresh(number, "in_the_way")
         (folder / path).mkdir(parents=True)
-        found.append(_refused_at_once(folder, number, {}, path))
+        found.append(refused_at_once(folder, number, {}, path))
     return total(found)
 
 
-def _refused_at_once(folder: Path, number: int, flags: dict[str, Any], named: str) -> Result:
-    before = sorted(folder.rglob("*"))
+def would_destroy(campaign: Campaign) -> Result:
+    """Flags by which a stage would write over, or remove, what another one made."""
+    found = []
+    for number, flags in WOULD_DESTROY[:: max(1, campaign.effort.every // 10)]:
+        folder = runs.copy(campaign.finished(), campaign.folder / "would_destroy")
+        if not flags:
+            (folder / mutations.EVOLUTION).unlink()
+        flags = mutations.FLAGS[number] | {"workers": 0} | flags
+        found.append(refused_at_once(folder, number, flags, ""))
+    return total(found)
+
+
+def refused_at_once(folder: Path, number: int, flags: dict[str, Any], named: str) -> Result:
+    before = stages.contents(folder)
     try:
         begun = mock.patch("utils.runtime.workers.Workers.run", side_effect=BegunError)
         with runs.inside(folder), begun:
@@ -60,7 +82,8 @@ def _refused_at_once(folder: Path, number: int, flags: dict[str, Any], named: st
         return outcome(1, what)._replace(tracebacks=1)
     else:
         return outcome(1, f"stage {number} took {flags or named}")
-    return outcome(1, "" if sorted(folder.rglob("*")) == before else f"{number} left something")
+    untouched = stages.contents(folder) == before
+    return outcome(1, "" if untouched else f"stage {number} with {flags or named}: other files")
 
 
 class BegunError(Exception):
@@ -71,3 +94,5 @@ def rows(campaign: Campaign) -> Iterator[Row]:
     """What a user may ask for by mistake."""
     found = nonsense(campaign)
     yield Row("nonsense in flags and paths", found, "refused before any work")
+    found = would_destroy(campaign)
+    yield Row("flags that would destroy", found, "refused before any work, every file as it was")

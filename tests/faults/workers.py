@@ -3,10 +3,13 @@
 import os
 import re
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import tiny
@@ -17,10 +20,11 @@ from faults.judging import ended_well, orphans
 from faults.runs import Run
 from utils.racing.agent import Races
 from utils.racing.race import Race
-from utils.runtime.workers import DEATHS_IN_A_ROW, Workers
+from utils.runtime.workers import DEATHS_IN_A_ROW, OneAtATime, Workers
 from utils.simulator.envs import FAST_ID
 
 NOTICED_WITHIN = 5.0  # seconds until a dead worker is noticed
+HANGS_AFTER = 60.0  # seconds after which a main process is taken to wait for ever
 LIMIT = 8  # seconds that a job may take where a worker is made to hang
 MAY_GROW = 5.0  # MB over thousands of resets; workers that were never replaced grow by 13
 AT_WORK_BY_NOW = r" [2-9]/\d+ \[|imitation 1/"  # what a stage says when all workers are ready
@@ -91,6 +95,37 @@ def worker_hangs(campaign: Campaign, number: int) -> Result:
     )  # fmt: skip
 
 
+def send_half(connection: Connection, data: bytes, write: Callable = os.write) -> None:
+    """In place of `Connection._send`: a process that is stopped while its message is on its way."""
+    write(connection.fileno(), data[: min(len(data) // 2, 4096)])
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def large_result(job: int, folder: str) -> bytes:
+    """2 MB, far more than a pipe holds; the first worker that sends them is stopped."""
+    with suppress(FileExistsError):
+        (Path(folder) / "stopped").touch(exist_ok=False)
+        Connection._send = send_half
+    return bytes([job]) * 2_000_000
+
+
+def stopped_while_sending(campaign: Campaign) -> Result:
+    """A worker is stopped (SIGSTOP) when half of a large result is in the pipe."""
+    folder = campaign.folder / "sending"
+    folder.mkdir(exist_ok=True)
+    start, limit = time.monotonic(), 3.0
+    setup = {"function": large_result, "folder": str(folder)}
+    with Workers(2, OneAtATime, setup, job_seconds=limit) as workers:
+        alarm = threading.Timer(HANGS_AFTER, lambda: [w.process.kill() for w in workers._workers])
+        alarm.start()  # without it a main process that waits for ever would wait for ever
+        results = workers.run(range(6))
+        alarm.cancel()
+    waited = time.monotonic() - start
+    wrong = "" if results == [bytes([i]) * 2_000_000 for i in range(6)] else "other results"
+    hung = "" if waited < HANGS_AFTER else "main waited for ever"
+    return outcome(1, wrong, hung, "" if workers.restarts == 1 else "nobody was replaced")
+
+
 def resets(campaign: Campaign) -> Result:
     """Memory of all processes over thousands of races; a race here is a reset and little else."""
     count, batch = campaign.effort.resets, max(20, campaign.effort.resets // 20)
@@ -124,6 +159,8 @@ def rows(campaign: Campaign) -> Iterator[Row]:
     found = campaign.each(at_work[:2], partial(worker_hangs, campaign))
     waited = f"limit {LIMIT} s, ended after {note(found, 'waited'):.1f} s"
     yield Row("a worker hangs", found, waited)
+    found = stopped_while_sending(campaign)
+    yield Row("... in the middle of a message", found, "replaced, its job done again")
 
 
 def memory(campaign: Campaign) -> Iterator[Row]:
