@@ -85,7 +85,8 @@ class Workers:
     """A pool of worker processes for many calls of `run`.
 
     count            processes; 0 runs the jobs in this process, one handler, same results
-    handler, setup   see the module's docstring; both are pickled, so the handler is importable.
+    handler, setup   `handler(**setup)` is built once in every worker, see `child.Handler`; both are
+                     pickled, so the handler is importable.
                      Every worker gets its own copy of setup: keep it to a few megabytes
     slots            places of each handler
     job_seconds      a job that takes longer is taken to hang: its worker is killed; with more
@@ -147,11 +148,12 @@ class Workers:
             raise RuntimeError("these workers have been closed")
         batch = _Batch(jobs, on_result)
         try:
-            while batch.unfinished and self._count:
+            if self._count == 0:
+                self._run_here(batch)
+            while batch.unfinished:
                 self._hand_out(batch)
                 self._listen(batch)
                 self._end_hung_workers(batch)
-            self._run_here(batch)
         except BaseException:
             self.close()
             raise
@@ -222,7 +224,7 @@ class Workers:
                 self._start_worker()
 
     def _run_here(self, batch: _Batch) -> None:
-        """A worker's loop without the worker, for what is still to do."""
+        """What count = 0 does: a worker's loop without the worker."""
         running = 0
         while batch.unfinished:
             try:
