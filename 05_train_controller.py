@@ -11,13 +11,11 @@ Time     about 30 minutes on two cores
 Run      python 05_train_controller.py
          python 05_train_controller.py --start zeros --sigma 0.1 --name zeros --fitness duels
          --population 144 --tracks 2 --replayed 1 --generations 66    (no teacher, as in the paper)
-         python 05_train_controller.py --name zeros --most-sigma 0.1 --generations 200
-         (the same search goes on, once its mean stands still)
+         ... --name zeros --most-sigma 0.1 --generations 200   (goes on, once its mean stands still)
 
-Stopped, it goes on from the last finished generation when run again; with more GENERATIONS it goes
-on from where it ended. The constants below are for a new search: one that goes on keeps the
-settings that it has, except those given as flags; only GENERATIONS, WORKERS and the folders are
-always taken from here. It says which settings it keeps and which it changes.
+Stopped, it goes on from the last finished generation when run again; with more GENERATIONS, from
+where it ended. The constants below are for a new search: one that goes on keeps its own settings,
+except those given as flags, and says so; GENERATIONS, WORKERS and folders are taken from here.
 """
 
 import os
@@ -102,21 +100,19 @@ def main(argv: list[str] | None = None) -> None:
     made_from |= {name: getattr(s, name) for name in FOR_EVER}
     if s.START == "imitation":
         made_from |= {name: getattr(s, name) for name in FOR_IMITATION}
-    if search:
-        search.demand_made_from(made_from, files)
     rounds = Path(s.IMITATION) / s.NAME
     demand_writable(*files, rounds / "any.npz")
     sweep(s.CHECKPOINTS)
     sweep(rounds)
+    if search:
+        print(search.follow(plan, made_from, globals(), files))
 
     scale = FeatureScale.of(rnn, s.FEATURES)
     with Workers(
         s.WORKERS, Races, {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
         slots=ROWS, preload=["utils.racing.agent"],
     ) as workers:  # fmt: skip
-        if search:
-            print(search.follow(plan, globals(), files))
-        else:
+        if not search:
             start, spent = np.zeros(count), {"frames": 0, "core_hours": 0.0}
             if s.START == "imitation":
                 teacher = {"line_offset": s.TEACHER_LINE, "grip": s.TEACHER_GRIP}
@@ -124,8 +120,8 @@ def main(argv: list[str] | None = None) -> None:
                 origin = {name: made_from[name] for name in decisive}
                 start, spent = imitate(workers, scale, teacher, s.ROUNDS, s.LAPS, origin, rounds)
             evolution = Evolution(start, s.SIGMA, s.POPULATION, s.SEED)
-            search = Search(evolution, scale.plain(start), made_from, spent, found_at(0))
-            search.follow(plan, globals(), files)
+            plans = [{"generation": 0, **plan.settings()}]
+            search = Search(evolution, scale.plain(start), made_from, spent, found_at(0), plans)
         search.save(files)
         evolve(search, plan, workers, scale, s.GENERATIONS, files)
         if plan.select_tracks and search.measured_at != search.evolution.generation:
@@ -177,9 +173,8 @@ def measure(
 ) -> None:
     """Measure the mean on the selection seeds without going on; it is kept if it is the best."""
     meter, mean = Meter(workers), scale.plain(search.evolution.mean)
-    (laps,) = drive(
-        workers, "selection", [Race(track, mean) for track in seeds.SELECT[: plan.select_tracks]]
-    )
+    races = [Race(track, mean) for track in seeds.SELECT[: plan.select_tracks]]
+    (laps,) = drive(workers, "selection", races)
     search.measured(mean, laps)
     print(search.note(search.evolution.generation, laps, meter, of_selection(laps)))
     search.save(files)
@@ -197,8 +192,7 @@ def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace
         SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1),
         ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5),
         TEACHER_GRIP=number(0.05, 1), SEED=seed(), ENV_ID=choice(*ENV_IDS),
-        WORKERS=processes(), CHECKPOINTS=folder(), IMITATION=folder(),
-        NAME=word(),
+        WORKERS=processes(), CHECKPOINTS=folder(), IMITATION=folder(), NAME=word(),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import models.inference
 from models.controller import pack, squash, unpack
 from models.inference import ROWS
 from utils.drivers.autopilot import Autopilot
+from utils.drivers.registry import DRIVERS
 from utils.racing.agent import Agent, Races
 from utils.racing.driver_races import DriverRaces
 from utils.racing.race import FRAME_COST, Race, RunningRace
@@ -339,3 +340,15 @@ def test_a_driver_races_the_same_track_alike_each_time():
     first, other, again = (races(Race(seed, np.zeros(0))) for seed in (4, 5, 4))
     assert facts(first) == facts(again)
     assert facts(first)[1:] != facts(other)[1:]
+
+
+def test_a_new_driver_is_a_line_in_the_registry(monkeypatch):
+    class Idle:
+        def __init__(self, env, rng):
+            pass
+
+        def act(self, obs):
+            return np.zeros(3, np.float32)
+
+    monkeypatch.setitem(DRIVERS, "idle", Idle)
+    assert DriverRaces("idle", {}, FAST_ID)(Race(8, np.zeros(0), patience=5)).frames == 5

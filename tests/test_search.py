@@ -76,16 +76,14 @@ def begin(folder, frames=0, core_hours=0.0, **changed):
     spent = {"frames": frames, "core_hours": core_hours}
     made_from = MADE_FROM | changed
     search = Search(evolution, plain(evolution.mean), made_from, spent, found_at(0))
-    files = Files.of(str(folder), "c")
-    search.follow(Plan(**PLAN), {}, files)
-    return placed(search, files)
+    return placed(search, Files.of(str(folder), "c"))
 
 
 def resume(folder, **changed):
     files = Files.of(str(folder), "c")
     search = Search.load(files, N)
     if search:
-        search.demand_made_from(MADE_FROM | changed, files)
+        search.follow(Plan(**PLAN), MADE_FROM | changed, {}, files)
         placed(search, files)
     return search
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from models.controller import ACTIONS, FeatureScale, pack
+from models.controller import ACTIONS, FeatureScale
 from models.inference import arithmetic
 from utils.racing.race import Lap, Race
 from utils.runtime.errors import UserError
@@ -118,8 +118,7 @@ def fit(features: np.ndarray, advice: np.ndarray, start: np.ndarray) -> np.ndarr
         return loss
 
     optimizer.step(closure)
-    fitted = table.detach().numpy()
-    return pack(fitted[:, :-1], fitted[:, -1]).astype(np.float32)
+    return table.detach().numpy().reshape(-1)
 
 
 def imitation_loss(raw: torch.Tensor, advice: torch.Tensor) -> torch.Tensor:
@@ -151,20 +150,17 @@ def _load(path: Path, origin: dict[str, Any], width: int) -> Round | None:
         return None
     try:
         header, arrays = load_arrays(path, "imitation round", "delete it")
+        if header.get("made_from") != origin or not is_of_this_game(header):
+            raise UserError(f"{path} was driven with another V, M, game, setting or arithmetic.")
+        frames, laps = (len(np.atleast_1d(arrays.get(n, 0))) for n in ("features", "scores"))
+        wanted = {
+            "features": ((frames, width), np.float32), "advice": ((frames, ACTIONS), np.float32),
+            "scores": ((laps,), np.float64), "complete": ((laps,), np.bool_),
+            "core_hours": ((), np.float64),
+        }  # fmt: skip
+        if {name: (array.shape, array.dtype.type) for name, array in arrays.items()} != wanted:
+            raise UserError(f"{path} does not hold the arrays of a round.")
     except UserError as error:
         print(f"{error} Driving this round again.")
         return None
-    frames, laps = (len(np.atleast_1d(arrays.get(name, 0))) for name in ("features", "scores"))
-    wanted = {
-        "features": ((frames, width), np.float32), "advice": ((frames, ACTIONS), np.float32),
-        "scores": ((laps,), np.float64), "complete": ((laps,), np.bool_),
-        "core_hours": ((), np.float64),
-    }  # fmt: skip
-    if header.get("made_from") != origin or not is_of_this_game(header):
-        reason = "was driven with another V, M, game, setting or arithmetic"
-    elif {name: (array.shape, array.dtype.type) for name, array in arrays.items()} != wanted:
-        reason = "does not hold the arrays of a round"
-    else:
-        return Round(**arrays)
-    print(f"{path} {reason}. Driving this round again.")
-    return None
+    return Round(**arrays)

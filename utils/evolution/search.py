@@ -56,10 +56,10 @@ class Search:
     made_from: dict[str, Any]  # V, M and the settings that no generation may change
     spent: dict[str, float]  # frames and core_hours before the first row of the history
     found: dict[str, Any]  # the generation whose mean `best` is, and the command that found it
+    plans: list[dict[str, Any]] = field(default_factory=list)  # each from its generation on
     best_score: float | None = None  # its mean on the selection seeds
     best_tracks: int | None = None  # so many of them
     measured_at: int | None = None  # generation of the last measurement
-    plans: list[dict[str, Any]] = field(default_factory=list)  # each from its generation on
     driven: Driven = field(default_factory=list)
     history: list[Row] = field(default_factory=list)  # a row a generation, or last measurement
 
@@ -94,10 +94,9 @@ class Search:
         return search
 
     def _demand_sound(self, parameters: int) -> None:
-        if {self.best.shape, self.evolution.mean.shape} != {(parameters,)}:
-            raise ValueError(f"its C does not have {parameters} numbers")
-        if self.best.dtype != np.float32:
-            raise ValueError("its C does not have numbers of single precision")
+        shapes = {self.best.shape, self.evolution.mean.shape}
+        if shapes != {(parameters,)} or self.best.dtype != np.float32:
+            raise ValueError(f"its C does not have {parameters} numbers of single precision")
         self.made_from.keys()
         for value in self._numbers():
             if type(value) not in (int, float) or not math.isfinite(value):
@@ -120,23 +119,24 @@ class Search:
         latest = {**self.made_from, **(self.plans[-1] if self.plans else {})}
         return {name: value for name, value in latest.items() if name.isupper()}
 
-    def demand_made_from(self, made_from: dict[str, Any], files: Files) -> None:
-        """Refuse to go on with another V or M, or settings that no generation may change."""
+    def follow(
+        self, plan: Plan, made_from: dict[str, Any], constants: dict[str, Any], files: Files
+    ) -> str:
+        """Go on by this plan, and record what changes with it; returns what the user should know.
+
+        Args:
+            constants: of the script, of which only a new search takes notice.
+
+        Raises:
+            UserError: it was made from another V or M, or settings that no generation may change.
+        """
         for name, value in made_from.items():
             if self.made_from.get(name) != value:
                 raise UserError(
                     f"{files.state} belongs to a run with another {name} "
                     f"({self.made_from.get(name)!r}, now {value!r}); {files.remedy}."
                 )
-        self.made_from = made_from
-
-    def follow(self, plan: Plan, constants: dict[str, Any], files: Files) -> str:
-        """Go on by this plan, and record what changes with it; returns what the user should know.
-
-        Args:
-            constants: of the script, of which only a new search takes notice.
-        """
-        before, generation = self.settings, self.evolution.generation
+        before, generation, self.made_from = self.settings, self.evolution.generation, made_from
         now = {k: v for k, v in {**self.made_from, **plan.settings()}.items() if k.isupper()}
         kept = [
             f"{k} {now[k]} (not {constants[k]})" for k in now
