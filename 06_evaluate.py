@@ -43,8 +43,8 @@ from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import TrainedAgent, load_agent
 
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----
-EPISODES = 10  # tracks to drive, as the project that we follow reported; 100 for the table
-FIRST_SEED = 0  # of the tracks; 0-99 are for reports, nothing is trained or chosen on them
+EPISODES = 10  # tracks to drive, as CAR RACER-v3 VMC reports; 100 for the table
+FIRST_SEED = 0  # of the tracks; 0-99 are for reports, nothing is trained on them
 ENV_ID = "CarRacing-v3"  # the stock environment, on which scores are reported
 DRIVER = "agent"  # or "autopilot" or "random", to compare with
 LINE_OFFSET = 2.5  # units off the centre line that the autopilot's line may take
