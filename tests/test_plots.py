@@ -1,6 +1,13 @@
+import os
+import subprocess
+import sys
+
 import cv2
+import matplotlib
 import numpy as np
 import pytest
+import tiny
+from matplotlib.figure import Figure
 
 from utils.pictures import plots
 
@@ -55,6 +62,59 @@ def a_lap(seed, score, lost_at=(150.0, 0.0)):
         "seed": seed, "score": score, "frames": 1000, "tiles": 40, "total_tiles": 300,
         "track": track, "path": track[:120] + 2, "lost_at": lost_at,
     }  # fmt: skip
+
+
+# The machine
+
+
+def test_nothing_on_the_machine_stops_or_changes_a_picture(tmp_path):
+    rows = [{"epoch": 1, "loss": 2.0}]
+    plots.training_curves(tmp_path / "ours.png", rows, "V")
+    work, home = tmp_path / "work", tmp_path / "home"
+    work.mkdir()
+    home.mkdir()
+    (work / "matplotlibrc").write_text("text.usetex: True\naxes.facecolor: black\n")
+    (home / "matplotlibrc").write_bytes(b"font.family: caf\xe9\n")
+    draw = f"from utils.pictures import plots; plots.training_curves('theirs.png', {rows}, 'V')"
+    machine = {"MPLBACKEND": "module://not_here.backend", "MATPLOTLIBRC": str(home)}
+    machine |= {"PYTHONPATH": str(tiny.ROOT)}
+    subprocess.run([sys.executable, "-c", draw], cwd=work, check=True, env=os.environ | machine)
+    assert (work / "theirs.png").read_bytes() == (tmp_path / "ours.png").read_bytes()
+
+
+def test_settings_made_before_a_picture_neither_change_it_nor_are_changed(tmp_path):
+    plots.worst_laps(tmp_path / "map.png", [a_lap(1, 400.0)])
+    ours = read(tmp_path / "map.png")
+    theirs = {"text.usetex": True, "figure.dpi": 30, "axes.facecolor": "black"}
+    with matplotlib.rc_context(theirs):
+        plots.worst_laps(tmp_path / "map.png", [a_lap(1, 400.0)])
+        assert theirs.items() <= dict(matplotlib.rcParams).items()
+    assert (read(tmp_path / "map.png") == ours).all()
+
+
+def test_a_picture_that_cannot_be_drawn_costs_one_sentence(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "v.png"
+    path.write_bytes(b"the old picture")
+
+    def savefig(*_, **__):
+        raise RuntimeError("no such\nfont")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    plots.training_curves(path, training_rows(3), "V")
+    said = capsys.readouterr().out
+    assert "v.png is left out (no such font)" in said
+    assert said.count("\n") == 1
+    assert path.read_bytes() == b"the old picture"
+
+
+def test_a_picture_that_finds_no_room_is_the_machines_trouble(tmp_path, monkeypatch):
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(b"a picture"))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        plots.training_curves(tmp_path / "file" / "v.png", training_rows(3), "V")
+
+
+# Frames and latents
 
 
 def test_reconstructions_show_every_pair(tmp_path):
