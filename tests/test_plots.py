@@ -55,12 +55,12 @@ def evolution_rows(count, every=5):
     return rows
 
 
-def a_lap(seed, score, lost_at=(150.0, 0.0)):
+def a_lap(seed, score, missed=(0, 7)):
     angle = np.linspace(0, 2 * np.pi, 300, endpoint=False)
     track = 150 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     return {
         "seed": seed, "score": score, "frames": 1000, "tiles": 40, "total_tiles": 300,
-        "track": track, "path": track[:120] + 2, "lost_at": lost_at,
+        "track": track, "positions": track[:120] + 2, "missed": missed,
     }  # fmt: skip
 
 
@@ -297,14 +297,14 @@ def test_the_map_shows_road_trace_and_where_it_was_lost(tmp_path):
     assert amount(lost, ROAD) > 3000
     assert amount(lost, BLUE) > 300
     assert amount(lost, ORANGE) > 100
-    plots.worst_laps(path, [a_lap(1, 400.0, lost_at=None)])
+    plots.worst_laps(path, [a_lap(1, 400.0, missed=())])
     assert amount(read(path), ORANGE) == 0
 
 
 def test_the_map_keeps_the_five_worst(tmp_path):
     path = tmp_path / "map.png"
     good = [a_lap(seed, 900.0) for seed in range(7)]
-    bad = [a_lap(seed, 100.0 + seed, lost_at=None) for seed in range(5)]
+    bad = [a_lap(seed, 100.0 + seed, missed=()) for seed in range(5)]
     plots.worst_laps(path, good + bad)
     picture = read(path)
     assert amount(picture, ORANGE) == 0, "only the good laps have a lost spot"
@@ -312,7 +312,7 @@ def test_the_map_keeps_the_five_worst(tmp_path):
     assert (read(path) == picture).all()
 
 
-@pytest.mark.parametrize("laps", [[], [a_lap(1, 1.0) | {"path": np.zeros((0, 2))}]])
+@pytest.mark.parametrize("laps", [[], [a_lap(1, 1.0) | {"positions": np.zeros((0, 2))}]])
 def test_a_map_of_nothing_is_refused(tmp_path, laps):
     with pytest.raises(ValueError, match=r"lap|points"):
         plots.worst_laps(tmp_path / "map.png", laps)

@@ -219,8 +219,8 @@ def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
     """Maps of the worst laps (up to five), in one scale: the road, the car's trace, its mishap.
 
     Args:
-        laps: each with seed, score, frames, tiles, total_tiles, track (N, 2), path (T, 2) in the
-            track's units, and lost_at, an (x, y) or None.
+        laps: each with seed, score, frames, tiles, total_tiles, track (N, 2), positions (T, 2) in
+            the track's units, and missed, the tiles that were never touched.
     """
     if not laps:
         raise ValueError("a map of the worst laps needs at least one lap")
@@ -228,14 +228,14 @@ def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
     figure = Figure(figsize=(3.3 * len(worst), 3.8), layout="constrained")
     maps = figure.subplots(1, len(worst), squeeze=False, sharex=True, sharey=True).flat
     for axes, lap in zip(maps, worst, strict=True):
-        track, driven = np.asarray(lap["track"], float), np.asarray(lap["path"], float)
+        track, driven = np.asarray(lap["track"], float), np.asarray(lap["positions"], float)
         if track.ndim != 2 or track.shape[1] != 2 or driven.shape[1:] != (2,) or not len(driven):
             raise ValueError(f"track {track.shape} and path {driven.shape} are no lists of points")
         axes.fill(*_road(track).T, color=ROAD, lw=0)
         axes.plot(*driven.T, color=BLUE, lw=1.3)
         axes.plot(*driven[0], "o", color=BLUE, ms=5)
-        if lap["lost_at"] is not None:
-            axes.plot(*lap["lost_at"], "x", color=ORANGE, ms=11, mew=3)
+        for tile in lap["missed"][:1]:
+            axes.plot(*track[tile], "x", color=ORANGE, ms=11, mew=3)
         axes.set_aspect("equal")
         axes.set_axis_off()
         axes.set_title(f"track {lap['seed']}: {lap['score']:.1f}", color=INK, fontsize=11)

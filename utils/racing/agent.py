@@ -60,35 +60,40 @@ class Agent:
 
 
 class Races:
-    """Handler: drives up to ROWS races in lock-step."""
+    """Handler: drives up to ROWS races in lock-step.
 
-    def __init__(self, env_id: str, vae: VAE, rnn: MDNRNN) -> None:
-        self._env_id = env_id
-        self._agent = Agent(vae, rnn)
-        self._seats: list[Seat | None] = [None] * ROWS
+    With render_mode="rgb_array" a camera may look at a race between two frames.
+    """
+
+    def __init__(
+        self, env_id: str, vae: VAE, rnn: MDNRNN, render_mode: str | None = None
+    ) -> None:
+        self._env_id, self._render_mode = env_id, render_mode
+        self.agent = Agent(vae, rnn)
+        self.seats: list[Seat | None] = [None] * ROWS
         self._envs: list = [None] * ROWS
 
     def start(self, job_id: int, race: Race) -> None:
         """Begin a race in a free row."""
-        row = self._seats.index(None)
+        row = self.seats.index(None)
         if self._envs[row] is None:  # made on demand: few jobs in many processes need few
-            self._envs[row] = make_env(self._env_id)
-        seat = self._seats[row] = Seat(job_id, race, self._envs[row])
-        self._agent.frames[row] = shrink(seat.obs)
-        self._agent.begin(row, race.parameters, race.look_every)
+            self._envs[row] = make_env(self._env_id, self._render_mode)
+        seat = self.seats[row] = Seat(job_id, race, self._envs[row])
+        self.agent.frames[row] = shrink(seat.obs)
+        self.agent.begin(row, race.parameters, race.look_every)
 
     def advance(self) -> list[tuple[int, Lap]]:
         """One frame of every race; returns the laps that ended with it."""
-        actions = self._agent.decide()
+        actions = self.agent.decide()
         finished = []
-        for row, seat in enumerate(self._seats):
+        for row, seat in enumerate(self.seats):
             if seat is None:
                 continue
-            actions[row] = seat.step(actions[row], self._agent.features[row])
+            actions[row] = seat.step(actions[row], self.agent.features[row])
             if seat.over:
                 finished.append((seat.job_id, seat.lap()))
-                self._seats[row] = None
+                self.seats[row] = None
             else:
-                self._agent.frames[row] = shrink(seat.obs)
-        self._agent.remember(actions)
+                self.agent.frames[row] = shrink(seat.obs)
+        self.agent.remember(actions)
         return finished
