@@ -87,7 +87,7 @@ class Search:
             reason = f"{files.state} holds no evolution ({error})"
             raise UserError(f"{reason}; {files.remedy}.") from error
         if not is_of_this_game(header):
-            games = f"{header['versions']}, here {game()}"
+            games = f"{header.get('versions', 'unknown')}, here {game()}"
             raise UserError(
                 f"{files.state} was evolved in another game ({games}); {files.remedy}."
             )
