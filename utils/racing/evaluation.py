@@ -75,7 +75,7 @@ def save_report(
 
 def load_report(path: Path) -> dict[str, Any]:
     """Read a report back."""
-    return load_json(path, "report", "run python 06_evaluate.py")
+    return load_json(path, "report")
 
 
 def film(
