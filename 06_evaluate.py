@@ -45,8 +45,8 @@ from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import TrainedAgent, load_agent
 
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----
-EPISODES = 10  # tracks to drive, as the project that we follow reported; 100 for the table
-FIRST_SEED = 0  # of the tracks; 0-99 are for reports, nothing is trained or chosen on them
+EPISODES = 10  # tracks to drive, as CAR RACER-v3 VMC reports; 100 for the table
+FIRST_SEED = 0  # of the tracks; 0-99 are for reports, nothing is trained on them
 ENV_ID = "CarRacing-v3"  # the stock environment, on which scores are reported
 DRIVER = "agent"  # or "autopilot" or "random", to compare with
 LINE_OFFSET = 2.5  # units off the centre line that the autopilot's line may take
@@ -73,7 +73,8 @@ def main(argv: list[str] | None = None) -> None:
     filmed = s.DRIVER == "agent" and s.FILM != "none"
     moving = Path(s.CHECKPOINTS) / "pictures" / Path(s.FILM).with_suffix(".gif")
     kinds = {report: "report", report.with_suffix(".png"): "picture"}
-    demand_writable(kinds | ({Path(s.FILM): "film", moving: "picture"} if filmed else {}))
+    films = {Path(s.FILM): "film", moving: "moving picture"}
+    demand_writable(kinds | (films if filmed else {}))
     sweep(report.parent)
     sweep(moving.parent)
     sweep(Path(s.FILM).parent, Path(s.FILM).stem)

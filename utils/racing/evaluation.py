@@ -102,17 +102,18 @@ def _filmed(
     vae, rnn, parameters, _ = trained
     races = Races(env_id, vae, rnn, render_mode="rgb_array")
     races.start(0, Race(lap.seed, parameters, look_every=look_every))
-    agent, seat = races.agent, races.seats[0]
-    assert seat is not None
+    agent, begun = races.agent, races.running[0]
+    assert begun is not None
+    _, running = begun
     driven: list[tuple[int, Lap]] = []
     while not driven:
-        (race, score, frames, tiles, total), seen = seat.view(), agent.frames[0].copy()
+        (race, score, frames, tiles, total), seen = running.view(), agent.frames[0].copy()
         driven = races.advance()
         z = agent.features[0, : vae.sizes["latent_dim"]]
         expected = expected_next(rnn.predict(agent.h[:1].clone().unsqueeze(0)))[0, 0].numpy()
         redrawn, ahead = decoded(vae, np.stack([z, expected]))
         picture = race_frame(
-            race, seen, redrawn, ahead, seat.action, score, frames, tiles, total
+            race, seen, redrawn, ahead, running.action, score, frames, tiles, total
         )
         yield picture
     _, filmed = driven[0]
