@@ -117,8 +117,8 @@ def main(argv: list[str] | None = None) -> None:
 
     _measure_features(rnn, measured)
     save_network(target, "M", rnn, made_from, film, *([] if training.history else training.curves))
-    dream_film(film, vae, rnn, episodes[::20], s.TEMPERATURE)
-    training.finish()
+    if dream_film(film, vae, rnn, episodes[::20], s.TEMPERATURE):
+        training.finish()  # and if not, the next run makes the film alone
     print(f"{target} saved; next: python 05_train_controller.py")
 
 

@@ -18,6 +18,7 @@ from utils.storage.networks import (
     load_vae,
 )
 from utils.world_model.latents import load_latents
+from utils.world_model.training import Training
 
 
 def test_04_leaves_an_m_for_this_v(finished):
@@ -56,6 +57,25 @@ def test_04_films_a_dream_beside_the_drive(finished):
     shapes = film_frames(finished.folder / "checkpoints" / "dream.mp4")
     assert len(shapes) == 50 + DREAMED
     assert shapes[0][1] > 800
+
+
+def test_04_without_an_ffmpeg_keeps_m_and_films_another_time(project, monkeypatch):
+    checkpoints = project / "checkpoints"
+    mark = load_vae(checkpoints)[1]["fingerprint"]
+    trained = load_rnn(checkpoints, mark)[1]["fingerprint"]
+    (checkpoints / "mdn_rnn.pt").unlink()
+    with monkeypatch.context() as patch:
+        patch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
+        said = tiny.stage(4, **FLAGS[4])
+    assert "dream.mp4 is left out" in said
+    assert "/nowhere/ffmpeg" in said
+    assert "mdn_rnn.pt saved" in said
+    assert load_rnn(checkpoints, mark)[1]["fingerprint"] == trained
+    assert not (checkpoints / "dream.mp4").exists()
+    monkeypatch.setattr(Training, "end_epoch", None)  # nothing is trained again
+    tiny.stage(4, **FLAGS[4])
+    assert film_frames(checkpoints / "dream.mp4")
+    assert "trained from these latents already" in tiny.stage(4, **FLAGS[4])
 
 
 def test_04_does_not_train_twice_on_the_same(project):

@@ -1,6 +1,7 @@
 """Stage 06 on small settings: the report, the film, and the same scores for any workers."""
 
 import importlib.metadata
+import re
 
 import numpy as np
 import pytest
@@ -61,6 +62,23 @@ def test_06_films_the_best_lap_to_its_end(finished):
     assert len(shapes) == best["frames"] + END_FRAMES
     assert set(shapes) == {(720, 1280, 3)}
     assert f"track {best['seed']}, score {best['score']:.1f}" in finished.said[6]
+    moving = film_frames(finished.folder / "checkpoints" / "pictures" / "best_lap.gif")
+    assert len(moving) == pytest.approx((best["frames"] + END_FRAMES) / 3, abs=1)
+    assert set(moving) == {(360, 640, 3)}
+
+
+def test_06_without_an_ffmpeg_keeps_the_scores_and_says_so(project, monkeypatch):
+    film = (project / "best_lap.mp4").read_bytes()
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
+    flags = {"episodes": 1, "first_seed": 6, "controller": "straight_on", "env_id": FAST_ID}
+    said = tiny.stage(6, **flags, workers=0, name="unfilmed")
+    assert re.search(r"best_lap\.mp4 is left out \(.*/nowhere/ffmpeg", said)
+    assert "over 1 tracks" in said
+    assert "shows" not in said
+    results = project / "checkpoints" / "results"
+    assert load_report(results / "unfilmed.json")["episodes"] == 1
+    picture(results / "unfilmed.png")
+    assert (project / "best_lap.mp4").read_bytes() == film
 
 
 @pytest.mark.parametrize("counts", [(0, 1, 2), pytest.param((0, 72), marks=pytest.mark.slow)])

@@ -167,7 +167,8 @@ def race_frame(
         (720, 1280, 3) uint8.
     """
     canvas = _race_template().copy()
-    _drive(canvas, race, action, score, frame_number, tiles, total_tiles)
+    left = driving_frame(race, action, score, frame_number, tiles, total_tiles)
+    canvas[:, : DRIVING[0]] = left
     for row, image in enumerate((seen, reconstruction, expected)):
         _paste(canvas, image, DRIVING[0], _thumbnail_top(row), THUMBNAIL, THUMBNAIL)
     return canvas
@@ -189,7 +190,13 @@ def driving_frame(
         (720, 1064, 3) uint8.
     """
     canvas = _driving_template().copy()
-    _drive(canvas, race, action, score, frame_number, tiles, total_tiles)
+    above_bar = _image(race, "the race")[: len(race) * 7 // 8]
+    _paste(canvas, above_bar, MARGIN, MARGIN, *RACE, cv2.INTER_LINEAR)
+    values = (f"{score:.1f}", f"{frame_number / FPS:.2f} s", f"{frame_number}", f"{tiles}")
+    for (_, left), value in zip(_READINGS, values, strict=True):
+        end = _write(canvas, value, left, 690, 30, TEXT, 500)
+    _write(canvas, f" / {total_tiles}", end, 690, 18, MUTED)
+    _controls(canvas, action, right=MARGIN + RACE[0], y=684, widths=(190, 120, 120))
     return canvas
 
 
@@ -233,24 +240,6 @@ def dream_frame(
 _READINGS = (("SCORE", MARGIN), ("TIME", 160), ("FRAME", 300), ("TILES", 410))
 
 
-def _drive(
-    canvas: np.ndarray,
-    race: np.ndarray,
-    action: np.ndarray,
-    score: float,
-    frame_number: int,
-    tiles: int,
-    total_tiles: int,
-) -> None:
-    above_bar = _image(race, "the race")[: len(race) * 7 // 8]
-    _paste(canvas, above_bar, MARGIN, MARGIN, *RACE, cv2.INTER_LINEAR)
-    values = (f"{score:.1f}", f"{frame_number / FPS:.2f} s", f"{frame_number}", f"{tiles}")
-    for (_, left), value in zip(_READINGS, values, strict=True):
-        end = _write(canvas, value, left, 690, 30, TEXT, 500)
-    _write(canvas, f" / {total_tiles}", end, 690, 18, MUTED)
-    _controls(canvas, action, right=MARGIN + RACE[0], y=684, widths=(190, 120, 120))
-
-
 @lru_cache(maxsize=1)
 def _driving_template() -> np.ndarray:
     canvas = np.full((DRIVING[1], DRIVING[0], 3), GROUND, np.uint8)
@@ -262,7 +251,6 @@ def _driving_template() -> np.ndarray:
 @lru_cache(maxsize=1)
 def _race_template() -> np.ndarray:
     canvas = np.full((DRIVING[1], DRIVING[0] + THUMBNAIL + MARGIN, 3), GROUND, np.uint8)
-    canvas[:, : DRIVING[0]] = _driving_template()
     captions = (("V sees", TEXT), ("V redraws", BLUE), ("M expects next", VIOLET))
     for row, (caption, colour) in enumerate(captions):
         _write(canvas, caption, DRIVING[0], _thumbnail_top(row) - 10, 17, colour, 500)

@@ -43,11 +43,14 @@ def dream_film(
     rnn: MDNRNN,
     episodes: list[tuple[dict[str, Any], Latents]],
     temperature: float,
-) -> None:
+) -> bool:
     """Film the longest tidy drive among `episodes` beside M's dream of it, both decoded by V.
 
     Args:
         episodes: headers and latents, as `load_all` reads them.
+
+    Returns:
+        Whether the film was made.
     """
     _, best = max(episodes, key=lambda e: (e[0].get("driver") == "autopilot", e[1].reward.sum()))
     frames = min(len(best.action), WATCHED + DREAMED)
@@ -60,4 +63,4 @@ def dream_film(
             real, dreamt = decoded(vae, np.stack([mu[t], imagined[t]]))
             yield dream_frame(real, dreamt, t, action[t], WATCHED)
 
-    write_video(path, film())
+    return write_video(path, film())
