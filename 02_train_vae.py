@@ -28,14 +28,7 @@ from utils.runtime.cores import cores
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import save_network, vae_path
 from utils.world_model.episodes import batches_of_frames, load_rollout, rollouts
-from utils.world_model.training import (
-    Training,
-    averages,
-    is_trained,
-    learning_rate,
-    outputs,
-    split,
-)
+from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 LATENT_DIM = 32  # length of z, as in the paper; change it and run all stages from here

@@ -137,8 +137,8 @@ def test_what_could_not_be_written_is_refused_before_the_work(tmp_path):
     for name, sentence in (
         ("x.csv", r"x\.csv is a folder .*move it away"),
         ("gone", "gone is a link that leads nowhere"),
-        ("gone/x.csv", "gone is no folder"),
-        ("file/x.csv", "file is no folder"),
+        ("gone/x.csv", "gone is read-only or no folder"),
+        ("file/x.csv", "file is read-only or no folder"),
     ):
         with pytest.raises(UserError, match=sentence):
             artifacts.demand_writable(fine | {tmp_path / name: "log by seed"})

@@ -115,15 +115,14 @@ def demand_writable(outputs: Mapping[Path, str]) -> None:
             stands for all of its folder.
 
     Raises:
-        UserError: a folder, a dangling link or a file of another kind is in the way, a file there
-            has this name in other case, or the folder around it is none or read-only.
+        UserError: something of another kind is in the way, or bears the name in other case.
     """
     for path, kind in outputs.items():
         around = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-        if not around.is_dir():
-            raise UserError(f"{path} cannot be written: {around} is no folder; move it away.")
-        if not os.access(around, os.W_OK):
-            raise UserError(f"{path} cannot be written: {around} is read-only; change that.")
+        if not around.is_dir() or not os.access(around, os.W_OK):
+            raise UserError(
+                f"{path} cannot be written: {around} is read-only or no folder; change that."
+            )
         if path.name == "*.npz":
             standing = files(path.parent)
         else:
@@ -135,10 +134,9 @@ def demand_writable(outputs: Mapping[Path, str]) -> None:
                     f"{there} differs from {path} in upper and lower case alone, which some disks "
                     "take for the same; choose another name."
                 )
-            if there.is_dir():
-                raise UserError(f"{there} is a folder where a file belongs; move it away.")
-            if not there.exists():
-                raise UserError(f"{there} is a link that leads nowhere; move it away.")
+            if not there.is_file():
+                what = "a folder" if there.is_dir() else "a link that leads nowhere"
+                raise UserError(f"{there} is {what} where a file belongs; move it away.")
             if kind_of(there) not in (kind, ""):
                 raise UserError(
                     f"{there} is no {kind} file, but stands where one is to be written; "
@@ -150,8 +148,8 @@ def kind_of(path: Path) -> str:
     """What a file says it is: the kind of an artefact, "picture", "film" or "log by COLUMN".
 
     Returns:
-        "" for an empty file, and for one of ours that is too damaged to tell; "foreign" for a
-        whole file of somebody else's.
+        "" for an empty file and a truncated archive, in which nothing can be lost; "foreign" for
+        whatever else is not ours.
     """
     with open(path, "rb") as file:
         start = file.read(64)
@@ -164,32 +162,18 @@ def kind_of(path: Path) -> str:
     if path.suffix == ".mp4":
         return "film" if start[4:8] == b"ftyp" else "foreign"
     try:
-        contents = _contents(path)
-    except Exception as error:
-        if system_trouble(error):
-            raise
-        return "" if start.startswith(b"PK") and not _is_whole(path) else "foreign"
-    kind = contents.get("kind") if isinstance(contents, dict) else None
-    return kind if isinstance(kind, str) else "foreign"
-
-
-def _contents(path: Path) -> Any:
-    if path.suffix == ".json":
-        return json.loads(path.read_text(encoding="utf-8"))
-    if path.suffix == ".pt":
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    with zipfile.ZipFile(path) as archive:
-        return _header(archive)
-
-
-def _is_whole(path: Path) -> bool:
-    try:
+        if path.suffix == ".json":
+            return str(json.loads(path.read_text(encoding="utf-8"))["kind"])
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except Exception as error:  # a hostile file can make a decoder raise anything at all
+            if path.suffix == ".npz":
+                return str(_header(archive)["kind"])
+        return str(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["kind"])
+    except zipfile.BadZipFile:
+        return "" if start.startswith(b"PK") else "foreign"
+    except Exception as error:  # somebody else's file can hold anything
         if system_trouble(error):
             raise
-        return False
+        return "foreign"
 
 
 def fingerprint(contents: Mapping[str, Any]) -> str:

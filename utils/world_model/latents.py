@@ -109,7 +109,7 @@ def load_all(
 ) -> tuple[list[tuple[dict[str, Any], Latents]], str]:
     """Headers and latents of all episodes of a folder, and the fingerprint of them all.
 
-    Each file is read once, by `workers` threads or, with 0, in this one.
+    Each file is read once, by so many threads.
 
     Args:
         vae: V's header.
@@ -120,11 +120,8 @@ def load_all(
             that it has not encoded yet.
     """
     paths = episodes(directory, "latents")
-    if workers == 0:
-        loaded = [load_latents(path) for path in paths]
-    else:
-        with ThreadPoolExecutor(workers) as threads:
-            loaded = list(threads.map(load_latents, paths))
+    with ThreadPoolExecutor(workers or 1) as threads:
+        loaded = list(threads.map(load_latents, paths))
     for path, (header, latents) in zip(paths, loaded, strict=True):
         found = header["made_from"]
         width = latents.mu.shape[1]
