@@ -21,8 +21,8 @@ def cores() -> int:
 
 def _quotas() -> Iterator[float]:
     """Processors' worth of time a second, for every limited control group around this process."""
-    lines = OWN_GROUPS.read_text().splitlines() if OWN_GROUPS.exists() else []
-    for _, controllers, group in (line.split(":", 2) for line in lines):
+    groups = OWN_GROUPS.read_text(errors="replace") if OWN_GROUPS.exists() else ""
+    for _, controllers, group in (line.split(":", 2) for line in groups.splitlines()):
         inmost = CONTROL_GROUPS / controllers / group.lstrip("/")  # version 2 names no controllers
         for folder in (inmost, *inmost.parents):
             with contextlib.suppress(OSError, ValueError):  # another controller; "max": no limit

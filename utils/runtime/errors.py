@@ -8,6 +8,8 @@ _SYSTEM_TROUBLE = {
 }  # fmt: skip
 _SHORTAGE = {errno.ENOMEM, errno.EAGAIN}  # no memory, no further process
 _SHORTAGE_IN_WORDS = ("can't start new thread", "can't allocate memory")  # Python's; PyTorch's
+_OURS = ("models", "utils")  # a module of these that is missing is a fault of the program
+INSTALL = "pip install -r requirements.txt"
 
 
 class UserError(Exception):
@@ -16,7 +18,7 @@ class UserError(Exception):
 
 def for_the_user(error: BaseException) -> str:
     """What an error that the user can mend has to say; "" for a fault of the program."""
-    return str(error) if isinstance(error, UserError) else system_trouble(error)
+    return str(error) if isinstance(error, UserError) else _missing(error) or system_trouble(error)
 
 
 def system_trouble(error: BaseException) -> str:
@@ -34,3 +36,14 @@ def system_trouble(error: BaseException) -> str:
     path = error.filename2 or error.filename  # the second one is where a file was to go
     where = f" at {path}" if path else ""
     return f"{error.strerror}{where}; mend that and run the same command again."
+
+
+def _missing(error: BaseException) -> str:
+    """One sentence on a library that is not there or does not load; "" for any other error."""
+    while error.__cause__ is not None:  # Gymnasium and NumPy wrap it in pages of advice
+        error = error.__cause__
+    library = (getattr(error, "name", None) or "").split(".")[0]
+    if not isinstance(error, ImportError) or library in _OURS:
+        return ""
+    without_desktop = " (without a desktop: opencv-python-headless)" if library == "cv2" else ""
+    return f"a library is missing: {error}; {INSTALL}{without_desktop}."

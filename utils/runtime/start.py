@@ -1,17 +1,22 @@
 """How a script starts and ends. Every script imports this first, before any heavy library, so that
 a missing library, and Ctrl-C while the others load, are told in one line."""
 
+import importlib.util
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from utils.runtime.errors import for_the_user
+from utils.runtime.errors import INSTALL, for_the_user
 
-OURS = ("models", "utils")  # a module of these that is missing is a fault of the program
+LIBRARIES = (
+    "Box2D", "cma", "cv2", "gymnasium", "imageio_ffmpeg", "matplotlib", "numpy", "pygame", "torch",
+    "tqdm",
+)  # fmt: skip
 READER_GONE = 128 + 13  # what a shell reports of a program that SIGPIPE has ended
 
 
@@ -32,32 +37,20 @@ def _end(kind: type[BaseException], error: BaseException, where: TracebackType |
         _leave("stopped; what is saved stays, and the same command goes on from there.", 130)
     if isinstance(error, BrokenPipeError) and _reader_is_gone():
         sys.exit(READER_GONE)
-    if sentence := for_the_user(error) or _missing(error):
+    if sentence := for_the_user(error):
         _leave(sentence, 2)
     sys.__excepthook__(kind, error, where)
 
 
-def _missing(error: BaseException) -> str:
-    """One sentence on a library that is not there or cannot be loaded; "" for any other error."""
-    while error.__cause__ is not None:  # Gymnasium and NumPy wrap it in pages of advice
-        error = error.__cause__
-    library = (getattr(error, "name", None) or "").split(".")[0]
-    if not isinstance(error, ImportError) or library in OURS:
-        return ""
-    without_desktop = " (without a desktop: opencv-python-headless)" if library == "cv2" else ""
-    return f"a library is missing: {error}; pip install -r requirements.txt{without_desktop}."
-
-
 def _reader_is_gone() -> bool:
     """Whether nobody reads what is printed, as after `| head`; what is left goes nowhere."""
-    gone = False
+    poll = select.poll()
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            gone = True
-    return gone
+        poll.register(stream, 0)  # to hear of errors alone
+    gone = [file for file, _ in poll.poll(0)]
+    for file in gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file)
+    return bool(gone)
 
 
 def _leave(sentence: str, status: int) -> None:
@@ -67,3 +60,8 @@ def _leave(sentence: str, status: int) -> None:
 
 sys.excepthook = _end
 os.environ.pop("MPLBACKEND", None)  # matplotlib refuses to load with a notebook's; none is needed
+for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    if getattr(sys, name) is None:  # else the first file that is opened would be in its place
+        setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open to the end)
+if absent := [name for name in LIBRARIES if importlib.util.find_spec(name) is None]:
+    _leave(f"libraries are missing ({', '.join(absent)}); {INSTALL}.", 2)

@@ -38,6 +38,7 @@ START_SECONDS = 600.0  # for importing and building the handler, while many work
 SUSPECT_DEATHS = 2  # a job that was there when this many workers died gets a worker of its own
 DEATHS_PER_JOB = 5  # after this many it is given up
 DEATHS_IN_A_ROW = 10  # so are all jobs after this many deaths without one result, or 3 a worker
+ALWAYS_PRELOADED = ("utils.runtime.start", "utils.runtime.child")  # the first one for its errors
 GRACE_SECONDS = 0.1  # for reading what a worker has long said, when main itself was stopped
 
 
@@ -82,7 +83,7 @@ class Workers:
         self._workers: list[WorkerProcess] = []
         self._local = _LocalHandler(self._recipe, slots) if count == 0 else None
         self._closed = False
-        self._context = start_method(("utils.runtime.child", *preload))
+        self._context = start_method((*ALWAYS_PRELOADED, *preload))
         self._heard: queue.SimpleQueue[Said] = queue.SimpleQueue()
         try:
             for _ in range(count):

@@ -28,7 +28,7 @@ def game() -> dict[str, str]:
 
 
 def is_of_this_game(header: dict[str, Any]) -> bool:
-    """Whether the game that an artefact was made in is the one played here."""
+    """Whether an artefact says that the game it was made in is the one played here."""
     return header.get("versions") == game()
 
 

@@ -20,8 +20,8 @@ from unittest import mock
 import numpy as np
 import tiny
 import torch
-from runs import copy, differences, inside
 
+from faults.runs import copy, differences, inside
 from utils.runtime.errors import UserError, system_trouble
 from utils.storage import artifacts
 from utils.storage.artifacts import (
