@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
             loss.backward()
             optimizer.step()
             if i % 20 == 0:
-                bar.set_postfix_str(training.summary())
+                bar.set_postfix({name: f"{v:.3g}" for name, v in training.average().items()})
         batches = batches_of_frames(validation, s.BATCH, 4, np.random.default_rng(0), workers=0)
         found = averages(_loss(vae, frames, s.KL_TOLERANCE) for frames in batches)
         training.end_epoch(found, time.monotonic() - start)

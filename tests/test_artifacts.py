@@ -299,7 +299,7 @@ def test_a_temporary_file_that_somebody_removed_ends_in_a_sentence(tmp_path):
             temporary.write_text("half")
             temporary.unlink()
 
-    with pytest.raises(UserError, match=r"x\.json was not written, .*run the same command again"):
+    with pytest.raises(UserError, match=r"x\.json was removed while .*run the same command again"):
         write()
 
 

@@ -2,8 +2,8 @@
 
 An artefact is a file with a header: its kind, what it was made from, and the fingerprint of its
 contents. Arrays live in .npz files, networks in .pt files of plain tensors, reports in .json files.
-Writes are atomic. Reading never executes anything: no pickle is ever loaded, and whatever is
-missing, truncated, foreign or tampered with becomes a UserError that names the file and its remedy.
+Writes are atomic. Reading executes nothing that a file holds, and whatever is missing, truncated,
+foreign or tampered with becomes a UserError that names the file and its remedy.
 """
 
 import hashlib
@@ -90,8 +90,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
         if isinstance(error, FileNotFoundError) and error.filename == str(temporary):
             raise UserError(
-                f"{path} was not written, because somebody removed it half-written, or its folder; "
-                "run the same command again."
+                f"{path} was removed while it was written; run the same command again."
             ) from error
         raise
 
@@ -102,7 +101,7 @@ def sweep(directory: str | Path, stem: str = "*") -> None:
     Only age tells it from a living writer's, who may be on another machine.
     """
     for path in Path(directory).glob(f".{stem}.tmp.*"):
-        with suppress(FileNotFoundError):  # somebody else sweeps, or the writer is done
+        with suppress(OSError):  # somebody else's, or gone by now
             if time.time() - path.stat().st_mtime > OLD:
                 path.unlink()
 
@@ -123,13 +122,10 @@ def demand_writable(outputs: Mapping[Path, str]) -> None:
             raise UserError(
                 f"{path} cannot be written: {around} is read-only or no folder; change that."
             )
-        if path.name == "*.npz":
-            standing = files(path.parent)
-        else:
-            same = path.name.casefold()
-            standing = [p for p in path.parent.glob("*") if p.name.casefold() == same]
-        for there in standing:
+        for there in files(path.parent) if path.name == "*.npz" else path.parent.glob("*"):
             if path.name not in (there.name, "*.npz"):
+                if there.name.casefold() != path.name.casefold():
+                    continue
                 raise UserError(
                     f"{there} differs from {path} in upper and lower case alone, which some disks "
                     "take for the same; choose another name."
@@ -347,26 +343,19 @@ def _refusing(path: str | Path, kind: str) -> Iterator[None]:
     A hostile file can make a decoder raise anything at all, so everything is caught here; running
     out of the machine's own means, memory among them, is not the file's fault and passes.
     """
-    path = Path(path)
+    path, make = Path(path), remedy(path, kind, missing=True)
     if not path.exists():
-        raise UserError(
-            f"{path} (the {kind}) is missing{whereabouts(path)}; {remedy(path, kind, True)}."
-        )
-    if not path.is_file():
-        raise UserError(
-            f"{path} should be a {kind} file but is not a file; "
-            f"move it away and {remedy(path, kind, True)}."
-        )
+        raise UserError(f"{path} (the {kind}) is missing{whereabouts(path)}; {make}.")
     try:
+        if not path.is_file():
+            raise _OtherKindError
         yield
     except PermissionError as error:
         raise UserError(
             f"{path} may not be read ({error.strerror}); give yourself access."
         ) from error
     except _OtherKindError:
-        raise UserError(
-            f"{path} is no {kind} file; move it away and {remedy(path, kind, True)}."
-        ) from None
+        raise UserError(f"{path} is no {kind} file; move it away and {make}.") from None
     except Exception as error:
         if system_trouble(error):
             raise

@@ -71,10 +71,8 @@ class Training:
     """What a training has reached, saved after each epoch; it goes on from there when made anew.
 
     Args:
-        network: what is trained, with its random initial weights.
-        optimizer: Adam on its parameters.
-        target: where the network will be saved; the state between two epochs, the log and its
-            picture stand beside it.
+        network, optimizer: what is trained, with its random initial weights, and Adam on it.
+        target: where the network will be saved; state, log and picture stand beside it.
         made_from: whatever decides the result; a saved state made from anything else is stale.
         epochs: how many there are in all.
         title: of the picture.
@@ -110,11 +108,7 @@ class Training:
             yield epoch
 
     def note(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
-        """Take the loss of a step into the epoch's averages.
-
-        Raises:
-            UserError: it is NaN or infinite.
-        """
+        """Take a step's loss into the epoch's averages; a UserError if it is NaN or infinite."""
         if not torch.isfinite(loss):
             raise UserError(
                 f"the loss became {loss.item()} in epoch {len(self.history) + 1}: training "
@@ -128,17 +122,10 @@ class Training:
         """Means over the epoch so far."""
         return {name: total / max(1, self._steps) for name, total in self._sums.items()}
 
-    def summary(self) -> str:
-        """The averages in one short line."""
-        return ", ".join(f"{name} {value:.3g}" for name, value in self.average().items())
-
     def end_epoch(self, validation: dict[str, float], seconds: float) -> None:
         """Save, so that the training can be resumed from here; then log and draw."""
         if not self._steps:
-            raise UserError(
-                f"all episodes together do not fill one batch; lower BATCH, or collect more: "
-                f"{COLLECT}."
-            )
+            raise UserError(f"all episodes do not fill one batch; lower BATCH, or {COLLECT}.")
         row = {"epoch": len(self.history) + 1, **self.average()}
         row |= {f"val_{name}": value for name, value in validation.items()}
         self.history.append({**row, "seconds": seconds})
