@@ -52,10 +52,26 @@ def test_nonsense_is_refused_with_a_sentence(flags, complaint):
         read(*flags)
 
 
-def test_a_constant_edited_to_nonsense_is_refused_too():
-    broken = {**globals(), "EPOCHS": "many"}
-    with pytest.raises(UserError, match="EPOCHS"):
+@pytest.mark.parametrize("value", ["many", 0, 2.5, None])
+def test_a_constant_edited_to_nonsense_is_refused_too(value):
+    broken = {**globals(), "EPOCHS": value}
+    with pytest.raises(UserError, match=rf"^EPOCHS \(--epochs\) must be .*, not '{value}'\.$"):
         settings(broken, [], EPOCHS=whole(1))
+
+
+def test_a_link_to_nowhere_is_no_folder(tmp_path):
+    link = tmp_path / "data"
+    link.symlink_to(tmp_path / "not mounted", target_is_directory=True)
+    for path in (link, link / "rollouts"):
+        with pytest.raises(UserError, match=r"FOLDER .*link to nowhere"):
+            read("--folder", str(path))
+    (tmp_path / "not mounted").mkdir()
+    assert read("--folder", str(link)).FOLDER.endswith("data")
+
+
+def test_values_have_the_type_of_their_check():
+    s = read("--rate", "1")
+    assert (type(s.EPOCHS), type(s.RATE), type(s.NAME)) == (int, float, str)
 
 
 def test_help_gives_the_reasons(capsys):

@@ -149,6 +149,13 @@ def test_sigterm_ends_like_ctrl_c(tmp_path):
     assert complaint.startswith("x.py: stopped; ")
 
 
+def test_a_second_ctrl_c_adds_nothing(tmp_path):
+    again = "import atexit, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT)"
+    status, _, complaint = python(script(tmp_path, "raise KeyboardInterrupt", again))
+    assert status == 130
+    assert complaint.count("\n") == 1
+
+
 # Which errors are the user's
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -433,6 +434,29 @@ def test_a_worker_with_many_places_gets_no_more_than_its_share_either():
         pids = [pid for pid, _, _ in workers.run([1, 2, 3] * 7)]
     assert max(pids.count(pid) for pid in pids) == 5
     assert workers.restarts == 0
+
+
+# The system has no more processes or threads to give
+
+
+def test_a_fork_server_that_dies_is_told_in_a_sentence(monkeypatch):
+    def as_from_a_dead_server(process):
+        raise EOFError
+
+    dead = staticmethod(as_from_a_dead_server)
+    monkeypatch.setattr("multiprocessing.context.ForkServerProcess._Popen", dead)
+    with pytest.raises(UserError, match=r"starts no further process.*fewer workers"):
+        pool(2, triple)
+
+
+def test_a_worker_without_its_threads_does_not_stay(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    with pytest.raises(RuntimeError, match="new thread"):
+        pool(2, triple)
+    wait_until(lambda: not multiprocessing.active_children(), "the worker is gone")
 
 
 # Exceptions
