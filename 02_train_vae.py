@@ -28,14 +28,7 @@ from utils.runtime.cores import cores
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import save_network, vae_path
 from utils.world_model.episodes import batches_of_frames, load_rollout, rollouts
-from utils.world_model.training import (
-    Training,
-    averages,
-    is_trained,
-    learning_rate,
-    outputs,
-    split,
-)
+from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 LATENT_DIM = 32  # length of z, as in the paper; change it and run all stages from here
@@ -93,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
             loss.backward()
             optimizer.step()
             if i % 20 == 0:
-                bar.set_postfix_str(training.summary())
+                bar.set_postfix({name: f"{v:.3g}" for name, v in training.average().items()})
         batches = batches_of_frames(validation, s.BATCH, 4, np.random.default_rng(0), workers=0)
         found = averages(_loss(vae, frames, s.KL_TOLERANCE) for frames in batches)
         training.end_epoch(found, time.monotonic() - start)

@@ -31,14 +31,7 @@ from utils.storage.networks import load_vae, rnn_path, save_network
 from utils.world_model.chunks import batches, chunks
 from utils.world_model.dream import dream_film
 from utils.world_model.latents import Latents, load_all
-from utils.world_model.training import (
-    Training,
-    averages,
-    is_trained,
-    learning_rate,
-    outputs,
-    split,
-)
+from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 HIDDEN = 256  # units of the LSTM, as in the paper; h has this length
@@ -50,7 +43,7 @@ LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine
 CLIP = 1.0  # largest norm of the gradient, as in the paper
 TEMPERATURE = 0.5  # of the dream: 0 is the likeliest future, 1 as uncertain as M is
 SEED = 1  # of the initial weights, the shuffles and every draw of z
-WORKERS = cores()  # threads that read the latents; 0 reads in the main one
+WORKERS = cores()  # threads that read the latents
 THREADS = cores()  # processor cores for the network
 LATENTS = "data/latents"  # what to learn from
 ROLLOUTS = "data/rollouts"  # the same episodes as frames

@@ -115,7 +115,7 @@ def test_a_file_is_not_blamed_for_the_trouble_of_the_machine(tmp_path, monkeypat
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "x.json"
-    artifacts.save_json(path, {"kind": "old"})
+    artifacts.save_json(path, {"kind": "report", "n": "old"})
 
     def fail():
         with artifacts.atomic_path(path) as temporary:
@@ -124,7 +124,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
     with pytest.raises(OSError, match="disk full"):
         fail()
-    assert artifacts.load_json(path, "old")["kind"] == "old"
+    assert artifacts.load_json(path, "report")["n"] == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -137,8 +137,8 @@ def test_what_could_not_be_written_is_refused_before_the_work(tmp_path):
     for name, sentence in (
         ("x.csv", r"x\.csv is a folder .*move it away"),
         ("gone", "gone is a link that leads nowhere"),
-        ("gone/x.csv", "gone is no folder"),
-        ("file/x.csv", "file is no folder"),
+        ("gone/x.csv", "gone is read-only or no folder"),
+        ("file/x.csv", "file is read-only or no folder"),
     ):
         with pytest.raises(UserError, match=sentence):
             artifacts.demand_writable(fine | {tmp_path / name: "log by seed"})
@@ -156,8 +156,9 @@ def save_of_each_kind(folder):
     write_log(folder / "g.csv", ("seed", "score"), [])
     (folder / "h.png").write_bytes(b"\x89PNG\r\n" + bytes(50))
     (folder / "i.mp4").write_bytes(bytes(4) + b"ftypisom" + bytes(50))
+    (folder / "j.gif").write_bytes(b"GIF89a" + bytes(50))
     kinds = ["rollout", "latents", "V", "C", "report", "log by epoch", "log by seed", "picture",
-             "film"]  # fmt: skip
+             "film", "moving picture"]  # fmt: skip
     return dict(zip(sorted(path.name for path in folder.iterdir()), kinds, strict=True))
 
 
@@ -179,7 +180,7 @@ def test_what_others_made_is_not_replaced_and_what_is_damaged_is(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
     torch.save(torch.nn.Linear(1, 1), tmp_path / "whole.pt")  # a pickle that is not read
     torch.save({"weights": 1}, tmp_path / "weights.pt")
-    for name in ("x.json", "y.png", "y.mp4", "y.csv", "y.npz", "y.pt", "y.json"):
+    for name in ("x.json", "y.png", "y.gif", "y.mp4", "y.csv", "y.npz", "y.pt", "y.json"):
         (tmp_path / name).write_text('{"a": 1}' if name == "x.json" else "notes, of mine")
     for path in tmp_path.iterdir():
         with pytest.raises(UserError, match=f"{path.name} is no V file"):
@@ -299,7 +300,7 @@ def test_a_temporary_file_that_somebody_removed_ends_in_a_sentence(tmp_path):
             temporary.write_text("half")
             temporary.unlink()
 
-    with pytest.raises(UserError, match=r"x\.json was not written, .*run the same command again"):
+    with pytest.raises(UserError, match=r"x\.json was removed while .*run the same command again"):
         write()
 
 

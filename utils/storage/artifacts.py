@@ -2,8 +2,8 @@
 
 An artefact is a file with a header: its kind, what it was made from, and the fingerprint of its
 contents. Arrays live in .npz files, networks in .pt files of plain tensors, reports in .json files.
-Writes are atomic. Reading never executes anything: no pickle is ever loaded, and whatever is
-missing, truncated, foreign or tampered with becomes a UserError that names the file and its remedy.
+Writes are atomic. Reading executes nothing that a file holds, and whatever is missing, truncated,
+foreign or tampered with becomes a UserError that names the file and its remedy.
 """
 
 import hashlib
@@ -90,8 +90,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
         if isinstance(error, FileNotFoundError) and error.filename == str(temporary):
             raise UserError(
-                f"{path} was not written, because somebody removed it half-written, or its folder; "
-                "run the same command again."
+                f"{path} was removed while it was written; run the same command again."
             ) from error
         raise
 
@@ -102,7 +101,7 @@ def sweep(directory: str | Path, stem: str = "*") -> None:
     Only age tells it from a living writer's, who may be on another machine.
     """
     for path in Path(directory).glob(f".{stem}.tmp.*"):
-        with suppress(FileNotFoundError):  # somebody else sweeps, or the writer is done
+        with suppress(OSError):  # somebody else's, or gone by now
             if time.time() - path.stat().st_mtime > OLD:
                 path.unlink()
 
@@ -115,30 +114,25 @@ def demand_writable(outputs: Mapping[Path, str]) -> None:
             stands for all of its folder.
 
     Raises:
-        UserError: a folder, a dangling link or a file of another kind is in the way, a file there
-            has this name in other case, or the folder around it is none or read-only.
+        UserError: something of another kind is in the way, or bears the name in other case.
     """
     for path, kind in outputs.items():
         around = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-        if not around.is_dir():
-            raise UserError(f"{path} cannot be written: {around} is no folder; move it away.")
-        if not os.access(around, os.W_OK):
-            raise UserError(f"{path} cannot be written: {around} is read-only; change that.")
-        if path.name == "*.npz":
-            standing = files(path.parent)
-        else:
-            same = path.name.casefold()
-            standing = [p for p in path.parent.glob("*") if p.name.casefold() == same]
-        for there in standing:
+        if not around.is_dir() or not os.access(around, os.W_OK):
+            raise UserError(
+                f"{path} cannot be written: {around} is read-only or no folder; change that."
+            )
+        for there in files(path.parent) if path.name == "*.npz" else path.parent.glob("*"):
             if path.name not in (there.name, "*.npz"):
+                if there.name.casefold() != path.name.casefold():
+                    continue
                 raise UserError(
                     f"{there} differs from {path} in upper and lower case alone, which some disks "
                     "take for the same; choose another name."
                 )
-            if there.is_dir():
-                raise UserError(f"{there} is a folder where a file belongs; move it away.")
-            if not there.exists():
-                raise UserError(f"{there} is a link that leads nowhere; move it away.")
+            if not there.is_file():
+                what = "a folder" if there.is_dir() else "a link that leads nowhere"
+                raise UserError(f"{there} is {what} where a file belongs; move it away.")
             if kind_of(there) not in (kind, ""):
                 raise UserError(
                     f"{there} is no {kind} file, but stands where one is to be written; "
@@ -150,8 +144,8 @@ def kind_of(path: Path) -> str:
     """What a file says it is: the kind of an artefact, "picture", "film", "log by COLUMN" ...
 
     Returns:
-        "" for an empty file, and for one of ours that is too damaged to tell; "foreign" for a
-        whole file of somebody else's.
+        "" for an empty file and a truncated archive, in which nothing can be lost; "foreign" for
+        whatever else is not ours.
     """
     with open(path, "rb") as file:
         start = file.read(64)
@@ -166,32 +160,18 @@ def kind_of(path: Path) -> str:
     if path.suffix == ".mp4":
         return "film" if start[4:8] == b"ftyp" else "foreign"
     try:
-        contents = _contents(path)
-    except Exception as error:
-        if system_trouble(error):
-            raise
-        return "" if start.startswith(b"PK") and not _is_whole(path) else "foreign"
-    kind = contents.get("kind") if isinstance(contents, dict) else None
-    return kind if isinstance(kind, str) else "foreign"
-
-
-def _contents(path: Path) -> Any:
-    if path.suffix == ".json":
-        return json.loads(path.read_text(encoding="utf-8"))
-    if path.suffix == ".pt":
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    with zipfile.ZipFile(path) as archive:
-        return _header(archive)
-
-
-def _is_whole(path: Path) -> bool:
-    try:
+        if path.suffix == ".json":
+            return str(json.loads(path.read_text(encoding="utf-8"))["kind"])
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except Exception as error:  # a hostile file can make a decoder raise anything at all
+            if path.suffix == ".npz":
+                return str(_header(archive)["kind"])
+        return str(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["kind"])
+    except zipfile.BadZipFile:
+        return "" if start.startswith(b"PK") else "foreign"
+    except Exception as error:  # somebody else's file can hold anything
         if system_trouble(error):
             raise
-        return False
+        return "foreign"
 
 
 def fingerprint(contents: Mapping[str, Any]) -> str:
@@ -365,26 +345,19 @@ def _refusing(path: str | Path, kind: str) -> Iterator[None]:
     A hostile file can make a decoder raise anything at all, so everything is caught here; running
     out of the machine's own means, memory among them, is not the file's fault and passes.
     """
-    path = Path(path)
+    path, make = Path(path), remedy(path, kind, missing=True)
     if not path.exists():
-        raise UserError(
-            f"{path} (the {kind}) is missing{whereabouts(path)}; {remedy(path, kind, True)}."
-        )
-    if not path.is_file():
-        raise UserError(
-            f"{path} should be a {kind} file but is not a file; "
-            f"move it away and {remedy(path, kind, True)}."
-        )
+        raise UserError(f"{path} (the {kind}) is missing{whereabouts(path)}; {make}.")
     try:
+        if not path.is_file():
+            raise _OtherKindError
         yield
     except PermissionError as error:
         raise UserError(
             f"{path} may not be read ({error.strerror}); give yourself access."
         ) from error
     except _OtherKindError:
-        raise UserError(
-            f"{path} is no {kind} file; move it away and {remedy(path, kind, True)}."
-        ) from None
+        raise UserError(f"{path} is no {kind} file; move it away and {make}.") from None
     except Exception as error:
         if system_trouble(error):
             raise

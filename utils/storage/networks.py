@@ -33,14 +33,9 @@ def controller_path(checkpoints: str, name: str = "controller") -> Path:
 def save_network(
     path: Path, kind: str, network: nn.Module, made_from: dict[str, Any], *derived: Path
 ) -> str:
-    """Write V or M; returns its fingerprint.
+    """Write V or M, unless it holds NaN or infinity; returns its fingerprint.
 
-    Args:
-        derived: curves and pictures that were made from the network before; they would tell lies
-            beside this one, and are removed.
-
-    Raises:
-        UserError: a weight is NaN or infinite; nothing is written.
+    What was `derived` from the network before, such as its curves, is removed: it would lie.
     """
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise UserError(
@@ -151,8 +146,9 @@ def _load_network(
     except Exception as error:  # a foreign file can hold anything where sizes belong
         if system_trouble(error):
             raise
-        mend = remedy(path, kind)
-        raise UserError(f"{path} does not hold the weights of {kind}; {mend}.") from error
+        raise UserError(
+            f"{path} does not hold the weights of {kind}; {remedy(path, kind)}."
+        ) from error
     return loaded.eval().requires_grad_(False), header
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ import torch
 from models.mdn_rnn import MDNRNN, sample_next
 from models.vae import VAE, decoded
 from utils.pictures.film import dream_frame, write_video
-from utils.world_model.latents import Latents
+from utils.world_model.latents import Encoded
 
 WATCHED = 50  # frames of the real drive that M sees: the first second
 DREAMED = 450  # frames that it goes on alone
@@ -38,16 +37,9 @@ def dream(
 
 
 def dream_film(
-    path: Path,
-    vae: VAE,
-    rnn: MDNRNN,
-    episodes: list[tuple[dict[str, Any], Latents]],
-    temperature: float,
+    path: Path, vae: VAE, rnn: MDNRNN, episodes: list[Encoded], temperature: float
 ) -> bool:
     """Film the longest tidy drive among `episodes` beside M's dream of it, both decoded by V.
-
-    Args:
-        episodes: headers and latents, as `load_all` reads them.
 
     Returns:
         Whether the film was made.

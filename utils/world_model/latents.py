@@ -32,6 +32,9 @@ class Latents(NamedTuple):
     terminated: np.ndarray  # (T,) bool
 
 
+Encoded = tuple[dict[str, Any], Latents]  # an episode's header and its latents
+
+
 class Encoding(NamedTuple):
     """One episode to encode."""
 
@@ -84,7 +87,7 @@ def is_encoded(job: Encoding) -> bool:
     return header["made_from"] == made_from(job, mark)
 
 
-def load_latents(path: Path) -> tuple[dict[str, Any], Latents]:
+def load_latents(path: Path) -> Encoded:
     """Read the latents of one episode, refusing arrays that do not belong together."""
     header, arrays = load_arrays(path, "latents")
     count = len(np.atleast_1d(arrays.get("action", 0)))
@@ -106,10 +109,8 @@ def load_latents(path: Path) -> tuple[dict[str, Any], Latents]:
 
 def load_all(
     directory: str, vae: dict[str, Any], rollouts: str, workers: int
-) -> tuple[list[tuple[dict[str, Any], Latents]], str]:
-    """Headers and latents of all episodes of a folder, and the fingerprint of them all.
-
-    Each file is read once, by `workers` threads or, with 0, in this one.
+) -> tuple[list[Encoded], str]:
+    """All episodes of a folder, each read once by so many threads, and the fingerprint of all.
 
     Args:
         vae: V's header.
@@ -120,11 +121,8 @@ def load_all(
             that it has not encoded yet.
     """
     paths = episodes(directory, "latents")
-    if workers == 0:
-        loaded = [load_latents(path) for path in paths]
-    else:
-        with ThreadPoolExecutor(workers) as threads:
-            loaded = list(threads.map(load_latents, paths))
+    with ThreadPoolExecutor(workers or 1) as threads:
+        loaded = list(threads.map(load_latents, paths))
     for path, (header, latents) in zip(paths, loaded, strict=True):
         found = header["made_from"]
         width = latents.mu.shape[1]

@@ -6,7 +6,7 @@ import platform
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +25,10 @@ STATE = "training state"  # the kind of file
 # Names of mallopt's parameters, from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
-Item = TypeVar("Item")
 
-
-def state_path(folder: str | Path, name: str) -> Path:
-    """Where a training is kept from its first epoch until `Training.finish`."""
-    return Path(folder) / f"{name}_training.pt"
+def state_path(target: Path) -> Path:
+    """Where the training of a network is kept from its first epoch until `Training.finish`."""
+    return target.with_name(f"{target.stem}_training.pt")
 
 
 def outputs(target: Path, kind: str) -> dict[Path, str]:
@@ -39,17 +37,17 @@ def outputs(target: Path, kind: str) -> dict[Path, str]:
         target: kind,
         target.with_suffix(".csv"): "log by epoch",
         target.with_suffix(".png"): "picture",
-        state_path(target.parent, target.stem): STATE,
+        state_path(target): STATE,
     }
 
 
 def is_trained(target: Path, kind: str, made_from: dict[str, Any]) -> bool:
     """Whether the network at `target` was made from exactly this, with nothing left to do."""
-    left = state_path(target.parent, target.stem)
-    return is_made_from(target, kind, made_from) and not is_made_from(left, STATE, made_from)
+    done = is_made_from(target, kind, made_from)
+    return done and not is_made_from(state_path(target), STATE, made_from)
 
 
-def split(episodes: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+def split(episodes: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Those to train on, and every twentieth for validation; a single one has to serve for both."""
     validation = list(episodes[::20])
     return [e for i, e in enumerate(episodes) if i % 20] or validation, validation
@@ -73,10 +71,8 @@ class Training:
     """What a training has reached, saved after each epoch; it goes on from there when made anew.
 
     Args:
-        network: what is trained, with its random initial weights.
-        optimizer: Adam on its parameters.
-        target: where the network will be saved; the state between two epochs, the log and its
-            picture stand beside it.
+        network, optimizer: what is trained, with its random initial weights, and Adam on it.
+        target: where the network will be saved; state, log and picture stand beside it.
         made_from: whatever decides the result; a saved state made from anything else is stale.
         epochs: how many there are in all.
         title: of the picture.
@@ -96,7 +92,7 @@ class Training:
         self.history: list[dict[str, float]] = []  # a row an epoch
         self.curves = (target.with_suffix(".csv"), target.with_suffix(".png"))
         self._optimizer = optimizer
-        self._path = state_path(target.parent, target.stem)
+        self._path = state_path(target)
         self._made_from = made_from
         self._epochs = epochs
         self._title = title
@@ -112,11 +108,7 @@ class Training:
             yield epoch
 
     def note(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
-        """Take the loss of a step into the epoch's averages.
-
-        Raises:
-            UserError: it is NaN or infinite.
-        """
+        """Take a step's loss into the epoch's averages; a UserError if it is NaN or infinite."""
         if not torch.isfinite(loss):
             raise UserError(
                 f"the loss became {loss.item()} in epoch {len(self.history) + 1}: training "
@@ -130,17 +122,10 @@ class Training:
         """Means over the epoch so far."""
         return {name: total / max(1, self._steps) for name, total in self._sums.items()}
 
-    def summary(self) -> str:
-        """The averages in one short line."""
-        return ", ".join(f"{name} {value:.3g}" for name, value in self.average().items())
-
     def end_epoch(self, validation: dict[str, float], seconds: float) -> None:
         """Save, so that the training can be resumed from here; then log and draw."""
         if not self._steps:
-            raise UserError(
-                f"all episodes together do not fill one batch; lower BATCH, or collect more: "
-                f"{COLLECT}."
-            )
+            raise UserError(f"all episodes do not fill one batch; lower BATCH, or {COLLECT}.")
         row = {"epoch": len(self.history) + 1, **self.average()}
         row |= {f"val_{name}": value for name, value in validation.items()}
         self.history.append({**row, "seconds": seconds})
