@@ -107,7 +107,9 @@ class Search:
         yield from (self.found["generation"], self.spent["frames"], self.spent["core_hours"])
         measured = (self.best_score, self.best_tracks, self.measured_at)
         yield from (value for value in measured if value is not None)
-        yield from (plan["generation"] for plan in self.plans)
+        for plan in self.plans:
+            words = ("FITNESS", "ARITHMETIC")
+            yield from (plan["generation"], *(plan[name] for name in plan if name not in words))
         for track, score in self.driven:
             yield from (track, score)
         for row in self.history:
