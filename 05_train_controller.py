@@ -18,7 +18,8 @@ where it ended. The constants below are for a new search: one that goes on keeps
 except those given as flags, and says so; GENERATIONS, WORKERS and folders are taken from here.
 """
 
-import os
+from utils.runtime.start import run
+
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,12 +42,12 @@ from utils.runtime.command_line import (
     folder,
     number,
     processes,
-    run,
     seed,
     settings,
     whole,
     word,
 )
+from utils.runtime.cores import cores
 from utils.runtime.timing import Clock, Meter
 from utils.runtime.workers import Workers
 from utils.simulator import seeds
@@ -76,7 +77,7 @@ TEACHER_LINE = 2.0  # units off the centre line the teacher may drive; 2.5: C mi
 TEACHER_GRIP = 0.9  # share of the road's grip that the teacher uses
 SEED = 1  # of the evolution; the tracks follow from the generation
 ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
-WORKERS = os.cpu_count()  # processes; 0 drives in this one; the result is the same for any
+WORKERS = cores()  # processes; 0 drives in this one; the result is the same for any
 CHECKPOINTS = "checkpoints"  # where V and M are and C goes
 IMITATION = "data/imitation"  # where finished rounds of the imitation are kept
 NAME = "controller"  # of this run: its files begin with it
@@ -90,7 +91,9 @@ def main(argv: list[str] | None = None) -> None:
     s = _settings(globals(), argv)
     vae, vae_header = load_vae(s.CHECKPOINTS)
     rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
-    files = Files.of(s.CHECKPOINTS, s.NAME)
+    files, rounds = Files.of(s.CHECKPOINTS, s.NAME), Path(s.IMITATION) / s.NAME
+    kinds = ("evolution", "C", "log by generation", "picture", "imitation round")
+    demand_writable(dict(zip((*files, rounds / "*.npz"), kinds, strict=True)))
     count = parameter_count(vae.sizes["latent_dim"], rnn.sizes["hidden"])
     search = Search.load(files, count)
     if search:  # what it was run with stands in for the constants
@@ -100,8 +103,6 @@ def main(argv: list[str] | None = None) -> None:
     made_from |= {name: getattr(s, name) for name in FOR_EVER}
     if s.START == "imitation":
         made_from |= {name: getattr(s, name) for name in FOR_IMITATION}
-    rounds = Path(s.IMITATION) / s.NAME
-    demand_writable(*files, rounds / "any.npz")
     sweep(s.CHECKPOINTS)
     sweep(rounds)
     if search:

@@ -1,13 +1,13 @@
-"""The benchmark runs, from any folder, and gives every figure that the README quotes."""
+"""The benchmark runs, from any folder, and gives every figure that its README quotes."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-from benchmark import AT_MOST, BARS, Rates
+from benchmark.measuring import AT_MOST, BARS, Rates
 
-SCRIPT = Path(__file__).with_name("benchmark.py")
+FOLDER = Path(__file__).with_name("benchmark")
 PROMISED = {
     "env_over_stock",
     "env_over_physics",
@@ -25,7 +25,7 @@ PROMISED = {
 def test_quick_run(tmp_path):
     report, picture = tmp_path / "figures.json", tmp_path / "frames.png"
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--quick", "--json", report, "--picture", picture],
+        [sys.executable, FOLDER, "--quick", "--json", report, "--picture", picture],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -149,7 +149,7 @@ def _load(path: Path, origin: dict[str, Any], width: int) -> Round | None:
     if not path.exists():
         return None
     try:
-        header, arrays = load_arrays(path, "imitation round", "delete it")
+        header, arrays = load_arrays(path, "imitation round")
         if header.get("made_from") != origin or not is_of_this_game(header):
             raise UserError(f"{path} was driven with another V, M, game, setting or arithmetic.")
         frames, laps = (len(np.atleast_1d(arrays.get(n, 0))) for n in ("features", "scores"))

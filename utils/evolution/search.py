@@ -77,7 +77,7 @@ class Search:
                     "search would go on; give the new run another NAME (--name), or delete it."
                 )
             return None
-        header, arrays = load_arrays(files.state, "evolution", files.remedy)
+        header, arrays = load_arrays(files.state, "evolution")
         try:
             best = arrays.pop("best")
             header |= {"evolution": Evolution.from_state(arrays), "best": best}

@@ -70,39 +70,44 @@ class Agent:
 
 
 class Races:
-    """Handler of `utils.runtime.workers`, of ROWS places: a job is a `Race`, its result a `Lap`."""
+    """Handler of `utils.runtime.workers`, of ROWS places: a job is a `Race`, its result a `Lap`.
 
-    def __init__(self, env_id: str, vae: VAE, rnn: MDNRNN) -> None:
-        self._env_id = env_id
-        self._agent = Agent(vae, rnn)
-        self._running: list[tuple[int, RunningRace] | None] = [None] * ROWS  # with the job's id
+    With render_mode="rgb_array" a camera may look at a race between two frames.
+    """
+
+    def __init__(
+        self, env_id: str, vae: VAE, rnn: MDNRNN, render_mode: str | None = None
+    ) -> None:
+        self._env_id, self._render_mode = env_id, render_mode
+        self.agent = Agent(vae, rnn)
+        self.running: list[tuple[int, RunningRace] | None] = [None] * ROWS  # with the job's id
         self._envs: list[Environment | None] = [None] * ROWS
 
     def start(self, job_id: int, race: Race) -> None:
         """Begin a race in a free row."""
-        row = self._running.index(None)
-        env = self._envs[row] or make_env(self._env_id)  # made on demand: few jobs need few
+        row = self.running.index(None)
+        env = self._envs[row] or make_env(self._env_id, self._render_mode)  # few jobs need few
         self._envs[row] = env
         running = RunningRace(race, env)
-        self._running[row] = job_id, running
-        self._agent.frames[row] = shrink(running.obs)
-        self._agent.begin(row, race.parameters, race.look_every)
+        self.running[row] = job_id, running
+        self.agent.frames[row] = shrink(running.obs)
+        self.agent.begin(row, race.parameters, race.look_every)
 
     def advance(self) -> list[tuple[int, Lap]]:
         """One frame of every race; returns the laps that ended with it."""
-        actions = self._agent.decide()
+        actions = self.agent.decide()
         finished = []
-        for row, taken in enumerate(self._running):
+        for row, taken in enumerate(self.running):
             if taken is None:
                 continue
             job_id, running = taken
-            actions[row] = running.step(actions[row], self._agent.features[row])
+            actions[row] = running.step(actions[row], self.agent.features[row])
             if running.over:
                 finished.append((job_id, running.lap()))
-                self._running[row] = None
+                self.running[row] = None
             else:
-                self._agent.frames[row] = shrink(running.obs)
-        self._agent.remember(actions)
+                self.agent.frames[row] = shrink(running.obs)
+        self.agent.remember(actions)
         return finished
 
 

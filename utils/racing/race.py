@@ -24,6 +24,8 @@ class Environment(Protocol):
         self, action: np.ndarray
     ) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]: ...
 
+    def render(self) -> Any: ...
+
 
 class Race(NamedTuple):
     """One race to drive: a track and the linear map that drives it."""
@@ -92,6 +94,7 @@ class RunningRace:
         """
         if self._teacher is not None and features is not None:
             action = self._consult(self._teacher, action, features)
+        self.action = action
         self.obs, reward, terminated, truncated, info = self._env.step(action)
         self._score += float(reward)
         self._frames += 1
@@ -118,6 +121,11 @@ class RunningRace:
         if self._frames % STRETCH == 0:
             self._teacher_drives = self._rng.random() < self._race.teacher_share
         return advice if self._teacher_drives else action
+
+    def view(self) -> tuple[np.ndarray, float, int, int, int]:
+        """What a camera shows: the picture (H, W, 3), score, frames, tiles, and all the tiles."""
+        picture = np.asarray(self._env.render())
+        return picture, self._score, self._frames, self._tiles, len(self._car_env.track)
 
     def lap(self) -> Lap:
         """The result of the race, once it is over."""

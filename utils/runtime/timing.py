@@ -15,7 +15,7 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self._start
 
     def left(self, done: float) -> str:
@@ -42,17 +42,17 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Of wall time."""
+        """Wall time since the start."""
         return time.monotonic() - self._start
 
     @property
     def processor_seconds(self) -> float:
-        """Measured, of this process and its workers."""
+        """Processor time that this process and its workers have spent since the start."""
         return self._processor_seconds() - self._cpu
 
     @property
     def core_hours(self) -> float:
-        """The same in hours."""
+        """The processor time in hours of one core."""
         return self.processor_seconds / 3600
 
     def _processor_seconds(self) -> float:

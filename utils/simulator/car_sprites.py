@@ -105,10 +105,10 @@ def _wheel_table(number: int) -> tuple[slice, list[list[np.ndarray]]]:
         shine = _shine(FULL_ZOOM, [(number, angle, 0.0)])  # rolling changes the paint only
         paints = [_draw(BLACK, FULL_ZOOM, [(number, angle, phase)]) for phase in phases]
         table.append([_layers(paint, shine)[rows, :, columns] - hull for paint in paints])
-    table = np.array(table)
-    touched = np.flatnonzero(table.any(axis=(0, 1, 3, 4, 5)))
+    layers = np.array(table)
+    touched = np.flatnonzero(layers.any(axis=(0, 1, 3, 4, 5)))
     touched_rows = slice(touched[0], touched[-1] + 1)
-    return touched_rows, [list(pictures) for pictures in table[:, :, touched_rows].copy()]
+    return touched_rows, [list(pictures) for pictures in layers[:, :, touched_rows].copy()]
 
 
 def _picture(zoom: float, wheels: list[tuple[int, float, float]]) -> np.ndarray:

@@ -9,6 +9,7 @@ OpenCV's thread pool is left alone: call `cv2.setNumThreads(1)` where many proce
 """
 
 import math
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -41,16 +42,16 @@ BRAKE_FORCE = 15
 class FastCar(dynamics.Car):
     """Stock's car with the same arithmetic on plain floats instead of NumPy scalars."""
 
-    def gas(self, gas):
+    def gas(self, gas: float) -> None:
         gas = min(max(gas, 0.0), 1.0)
         for wheel in self.wheels[2:4]:
             wheel.gas += min(gas - wheel.gas, 0.1)
 
-    def step(self, dt):
+    def step(self, dt: float) -> None:
         for wheel in self.wheels:
             self._step_wheel(wheel)
 
-    def _step_wheel(self, w):
+    def _step_wheel(self, w: Any) -> None:
         joint = w.joint
         turn = w.steer - joint.angle
         speed = min(50.0 * abs(turn), 3.0)
@@ -98,7 +99,7 @@ class FastCar(dynamics.Car):
             True,
         )
 
-    def _skid(self, w, on_grass):
+    def _skid(self, w: Any, on_grass: bool) -> None:
         """Lengthen or start a tyre mark; only render() shows them, observations do not."""
         mark = w.skid_particle
         if mark and mark.grass == on_grass and len(mark.poly) < 30:
@@ -113,7 +114,7 @@ class FastCar(dynamics.Car):
 class TouchDetector(FrictionDetector):
     """Stock's contact rules with fewer look-ups; it also notes which tiles to repaint."""
 
-    def _contact(self, contact, begin):
+    def _contact(self, contact: Any, begin: bool) -> None:
         tile, other = contact.fixtureA.body.userData, contact.fixtureB.body.userData
         if other is not None and "road_friction" in other.__dict__:
             tile, other = other, tile
@@ -144,16 +145,22 @@ class TouchDetector(FrictionDetector):
 class FastCarRacing(CarRacing):
     """CarRacing with the same arguments, spaces, options and seeds as stock's."""
 
-    def __init__(self, *args, **kwargs):
+    car: FastCar  # stock's None lasts until the first reset
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.canvas = TrackCanvas()
-        self.touched = set()  # numbers of the tiles that have taken on the colour of touched ones
-        self.to_repaint = []  # those of them that the canvas shows in their old colour
+        self.touched: set[int] = (
+            set()
+        )  # numbers of the tiles that have taken on the colour of touched ones
+        self.to_repaint: list[int] = []  # those of them that the canvas shows in their old colour
         # One listener for life, where stock makes another at every reset.
         self.contactListener_keepref = TouchDetector(self, self.lap_complete_percent)
         self.world.contactListener = self.contactListener_keepref
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None):
+    def reset(
+        self, *, seed: int | None = None, options: dict | None = None
+    ) -> tuple[np.ndarray, dict]:
         gym.Env.reset(self, seed=seed)
         self._destroy()
         self.contactListener_keepref.env = self  # unpickling leaves it with another environment
@@ -176,7 +183,7 @@ class FastCarRacing(CarRacing):
             self.render()
         return self.step(None)[0], {}
 
-    def step(self, action):
+    def step(self, action: np.ndarray | int | None) -> tuple[np.ndarray, float, bool, bool, dict]:
         assert self.car is not None
         if action is not None:
             self._control(action)
@@ -185,14 +192,13 @@ class FastCarRacing(CarRacing):
         self.t += DT
         self.state = self._observe()
 
-        step_reward, terminated, info = 0, False, {}
-        if action is not None:
-            step_reward, terminated = self._score(info)
+        info: dict[str, bool] = {}
+        step_reward, terminated = (0, False) if action is None else self._score(info)
         if self.render_mode == "human":
             self.render()
         return self.state, step_reward, terminated, False, info
 
-    def _control(self, action) -> None:
+    def _control(self, action: Any) -> None:
         if self.continuous:
             steer, gas, brake = action.tolist()
             self.car.steer(-steer)

@@ -7,6 +7,7 @@ by coarser copies of the picture.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -72,8 +73,8 @@ class TrackCanvas:
     field. If the car leaves the first one, that is painted anew around the car.
     """
 
-    def __init__(self):
-        def picture(rows, columns, shrink):
+    def __init__(self) -> None:
+        def picture(rows: int, columns: int, shrink: int) -> Picture:
             return Picture(np.empty((rows, columns, 4), np.uint8), DENSITY / shrink)
 
         self.fine = picture(CANVAS_H, CANVAS_W, 1)
@@ -85,7 +86,9 @@ class TrackCanvas:
         self.samples = np.empty((2, FRAME_H, FRAME_W, 4), np.uint8)
         self.block = np.empty((BLOCK * OVERSIZE, BLOCK * OVERSIZE, 4), np.uint8)
 
-    def paint(self, road_poly: list, bg_color, grass_color) -> None:
+    def paint(
+        self, road_poly: list, bg_color: Iterable[float], grass_color: Iterable[float]
+    ) -> None:
         """Paint a new world. road_poly: the env's list of (four corners, colour), tile 0 first."""
         self.corners = np.array([corners for corners, _ in road_poly])  # (N, 4, 2) units
         self.colors = [shown(color) for _, color in road_poly]
@@ -97,7 +100,7 @@ class TrackCanvas:
         self._paint_coarse(self.corners[0].mean(0))
         self._find_inner_parts()
 
-    def recolor_tile(self, number: int, color) -> None:
+    def recolor_tile(self, number: int, color: Iterable[float]) -> None:
         """Repaint a tile that the car has touched."""
         polygon = self.tiles[number]
         self.colors[polygon] = color = shown(color)
@@ -161,7 +164,7 @@ class TrackCanvas:
         corners = _fixed_point(self.corners, self.fine, OVERSIZE)
         side = BLOCK * OVERSIZE << SHIFT
         low, high = corners.min(1) // side, corners.max(1) // side
-        members = {}  # block: its polygons, in drawing order
+        members: dict[tuple[int, int], list[int]] = {}  # block: its polygons, in drawing order
         for polygon, (left, bottom, right, top) in enumerate(np.hstack([low, high]).tolist()):
             for column in range(max(left, 0), min(right, CANVAS_W // BLOCK - 1) + 1):
                 for row in range(max(bottom, 0), min(top, CANVAS_H // BLOCK - 1) + 1):
@@ -214,8 +217,8 @@ def _fetch(texels: np.ndarray, *axes: tuple[float, float, float]) -> None:
     """
     spans = []
     for first, right, down in axes:
-        ends = first, first + FRAME_W * right, first + FRAME_H * down
-        ends += (first + FRAME_W * right + FRAME_H * down,)
+        across, down = FRAME_W * right, FRAME_H * down
+        ends = first, first + across, first + down, first + across + down
         spans.append(slice(max(int(min(ends)), 0), max(int(max(ends)), 0)))
     box = texels[spans[0], spans[1]][:, ::TEXELS_PER_CACHE_LINE, 0]
     if box.size:
@@ -228,10 +231,11 @@ def halved(texels: np.ndarray) -> np.ndarray:
     return cv2.resize(texels, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
 
 
-def shown(color) -> tuple[int, int, int, int]:
+def shown(color: Iterable[float]) -> tuple[int, int, int, int]:
     """The colour as pygame's smoothscale leaves it: 2 levels darker. The 4th channel is unused,
     but OpenCV warps four channels twice as fast as three."""
-    return (*[max(int(c) - 2, 0) for c in color], 0)
+    red, green, blue = (max(int(c) - 2, 0) for c in color)
+    return red, green, blue, 0
 
 
 class Field:

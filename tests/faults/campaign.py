@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-import runs
-from runs import Run
+
+from faults import mutations, runs
+from faults.runs import Run
 
 STAGES = (1, 2, 3, 4, 5, 6)
 AT_WORK = (1, 5, 6)  # stages whose workers are killed
@@ -29,10 +30,15 @@ class Effort(NamedTuple):
     workers_of: tuple[int, ...]
     every: int  # of so many hostile files is tried
     resets: int
+    foreign: tuple[int, ...]  # stages that find others' files
+    surroundings: tuple[int, ...]  # stages in terminals and on machines of other kinds
+    shared: tuple[int, ...]  # stages that two containers run at once
 
 
-THOROUGH = Effort(4, 5, ("half", "before", "after"), STAGES, AT_WORK, 1, 5000)
-QUICK = Effort(1, 1, ("half",), (3,), (3,), 40, 100)
+THOROUGH = Effort(
+    4, 5, ("half", "before", "after"), STAGES, AT_WORK, 1, 5000, (1, 2, 3, 4), STAGES, (1, 3, 5)
+)
+QUICK = Effort(1, 1, ("half",), (3,), (3,), 40, 100, (3,), (3,), (3,))
 
 
 class Result(NamedTuple):
@@ -51,6 +57,7 @@ class Row(NamedTuple):
     fault: str
     result: Result
     seen: str
+    counted_as: str = "faults"  # or "resets", which disturb nothing
 
 
 class Campaign:
@@ -78,6 +85,13 @@ class Campaign:
         folder = self.folder / f"before_{number}"
         if not folder.exists():
             runs.prepare(folder, number)
+        return folder
+
+    def finished(self) -> Path:
+        """A project in which every stage has run."""
+        folder = self.folder / "finished" / "project"
+        if not folder.exists():
+            mutations.make_project(folder)
         return folder
 
     def whole(self, number: int) -> Path:
@@ -134,3 +148,6 @@ def outcome(caused: int, *losses: str, said: str = "", **notes: float) -> Result
     return Result(caused, 0 if losses else caused, notes, losses, said.count("Traceback"))
 
 
+def note(result: Result, name: str) -> float:
+    """A note, or 0 where there was nothing to note."""
+    return result.notes.get(name, 0.0)

@@ -1,22 +1,26 @@
-"""A stage with a fault built in: python tests/faulty.py FAULT N STAGE --flags...
+"""A stage with a fault built in: python tests/faults/faulty.py FAULT N STAGE --flags...
 
 half N     the process kills itself in its N-th write, half of the file being written
 before N   ... when the file is whole but still bears its temporary name
 after N    ... when it has its own name and nothing has been done since
 limit N    every job of a worker has N seconds
+memory N   the process may take N MB more from the moment when it opens a race of the keyboard
 """
 
 import importlib
 import os
+import resource
 import signal
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.runtime.command_line import run
+from utils.runtime.start import run
+
 from utils.runtime.workers import Workers
 
 
@@ -31,6 +35,8 @@ def arm(fault: str, number: int) -> None:
     """Prepare the fault."""
     if fault == "limit":
         Workers.__init__.__kwdefaults__["job_seconds"] = float(number)
+    elif fault == "memory":
+        zipfile.ZipFile.__init__ = short_of_memory(number, zipfile.ZipFile.__init__)
     elif fault == "half":
         os.fsync = die_at(number, os.fsync, lambda file: os.ftruncate(file, _half(file)))
     elif fault == "before":
@@ -52,6 +58,19 @@ def die_at(number: int, call: Callable, last_deed: Callable) -> Callable:
         return call(*arguments)
 
     return deadly
+
+
+def short_of_memory(megabytes: int, opened: Callable) -> Callable:
+    """`opened`, after which a race of the keyboard finds no more than so much memory."""
+
+    def short(archive: zipfile.ZipFile, file: Any, *arguments: Any, **named: Any) -> None:
+        opened(archive, file, *arguments, **named)
+        if "keyboard" in str(file):
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * os.sysconf("SC_PAGE_SIZE") + megabytes * 1_000_000
+            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+    return short
 
 
 def _half(file: int) -> int:

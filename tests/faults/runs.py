@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tiny
@@ -21,6 +22,8 @@ import torch
 from utils.storage.artifacts import HEADER, load_arrays
 from utils.storage.logs import read_log
 
+FAULTY = tiny.ROOT / "tests" / "faults" / "faulty.py"
+NO_CHANGE: Mapping[str, str] = MappingProxyType({})
 PATIENCE = 300.0  # seconds until something that should happen is taken to hang
 # Seconds that processes have to go once the main one is gone. Workers go at once, but the process
 # from which they are forked first ends its imports: 2 to 3 seconds, and more on a busy machine.
@@ -79,6 +82,9 @@ class Run:
 
     fault   ("half" | "before" | "after", n): it kills itself at its n-th write, see faulty.py
             ("limit", seconds): the time that its workers have for a job
+            ("memory", megabytes): what it may take once it opens a race of the keyboard
+    through the command that runs it, if any
+    env     added to the environment
     """
 
     def __init__(
@@ -88,18 +94,20 @@ class Run:
         fault: tuple[str, int] | None = None,
         before: Callable[[], None] | None = None,
         said: Path | None = None,
+        through: Sequence[str] = (),
+        env: Mapping[str, str] = NO_CHANGE,
         **flags: Any,
     ) -> None:
         script = [tiny.ROOT / f"{tiny.SCRIPTS[number - 1]}.py"]
         if fault:
-            script = [tiny.ROOT / "tests" / "faulty.py", *map(str, fault), tiny.SCRIPTS[number - 1]]
+            script = [FAULTY, *map(str, fault), tiny.SCRIPTS[number - 1]]
         self.folder = folder
         self.started = time.monotonic()
         self._output = said or folder.with_name(f"{folder.name}.said")
         with open(self._output, "wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *script, *tiny.arguments(FLAGS[number] | flags)],
-                cwd=folder, env=_environment(), stdin=subprocess.DEVNULL,
+                [*through, sys.executable, *script, *tiny.arguments(FLAGS[number] | flags)],
+                cwd=folder, env=_environment() | env, stdin=subprocess.DEVNULL,
                 stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
                 preexec_fn=lambda: _begin(before),
             )  # fmt: skip
@@ -218,9 +226,14 @@ def copy(source: Path, target: Path) -> Path:
 
 
 def differences(folder: Path, other: Path) -> list[str]:
-    """Files that only one of the folders has, or that do not say the same."""
-    ours, theirs = ({str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()}
-                    for f in (folder, other))  # fmt: skip
+    """Files that only one of the folders has, or that do not say the same.
+
+    What a killed writer has left half-written stays until it is old, and is never read.
+    """
+    ours, theirs = (
+        {str(p.relative_to(f)) for p in f.rglob("*") if p.is_file() and ".tmp." not in p.name}
+        for f in (folder, other)
+    )
     differ = [name for name in ours & theirs if not _same(folder / name, other / name)]
     return sorted((ours ^ theirs) | set(differ))
 

@@ -1,7 +1,7 @@
 """Stage 05 for a long time at full load, a worker killed every so often: does anything get lost?
 
-    python tests/faults.py --soak-minutes 40                  the shipped V and M, all cores
-    python tests/faults.py --soak-minutes 1 --soak-tiny       untrained ones, small settings
+    python tests/faults --soak-minutes 40                  the shipped V and M, all cores
+    python tests/faults --soak-minutes 1 --soak-tiny       untrained ones, small settings
 
 The first run is harmed and, when its time is up, stopped by Ctrl-C; the same command then brings it
 to its end. The second one goes undisturbed from the start through as many generations. Their files
@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import tiny
-from runs import Run, differences
 
+from faults.runs import Run, differences
 from utils.storage.artifacts import load_header, save_json
 from utils.storage.networks import rnn_path, vae_path
 from utils.storage.provenance import ROOT, provenance
@@ -108,7 +108,7 @@ def _harm(
     os.kill(stage.process.pid, signal.SIGINT)
     stopped = stage.wait()
     state = folder / "checkpoints" / "controller_evolution.npz"
-    history = load_header(state, "evolution", "")["history"]
+    history = load_header(state, "evolution")["history"]
     generations = sum("mean" in row for row in history)  # the others only measure
     return {
         "minutes": minutes, "workers": flags["workers"], "stopped": stopped,

@@ -1,0 +1,1 @@
+"""The benchmark, by subject: `python tests/benchmark`."""

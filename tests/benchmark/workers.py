@@ -1,0 +1,52 @@
+"""The same races shared out to no, one and two worker processes."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from benchmark.loop import Networks
+from benchmark.measuring import Effort, Figures, heading, line, speed_lines, take_turns
+from models.inference import ROWS
+from utils.racing.agent import Races
+from utils.racing.race import Race
+from utils.runtime.workers import Workers
+from utils.simulator import seeds
+from utils.simulator.envs import FAST_ID
+
+
+def measure_workers(networks: Networks, effort: Effort) -> Figures:
+    """The same races shared out to no, one and two worker processes."""
+    setup = {"env_id": FAST_ID, "vae": networks.vae, "rnn": networks.rnn}
+    first, patience = seeds.EVOLUTION, effort.patience
+    races = [
+        Race(seed, networks.parameters, patience) for seed in range(first, first + effort.races)
+    ]
+    scores = {}
+    with ExitStack() as stack:
+
+        def contender(count: int) -> Callable[[int], int]:
+            workers = stack.enter_context(
+                Workers(count, Races, setup, slots=ROWS, preload=["utils.racing.agent"])
+            )
+            # Every row of every worker gets its environment before time is taken.
+            workers.run([Race(0, networks.parameters, patience=1)] * ROWS * max(count, 1))
+
+            def drive(turn: int) -> int:
+                laps = workers.run(races if count else races[::8])
+                scores[count] = [lap.score for lap in laps]
+                return sum(lap.frames for lap in laps)
+
+            return drive
+
+        names = {"in the main process": 0, "one worker": 1, "two workers": 2}
+        contenders = {name: contender(count) for name, count in names.items()}
+        rates = take_turns(contenders, min(effort.turns, 2), time.perf_counter)
+    same = scores[1] == scores[2] and scores[1][::8] == scores[0]
+    heading(f"Workers, {effort.races} races", "frames/s", "us a frame", "of one")
+    speed_lines(rates, "one worker")
+    line("their scores, to the last digit", "the same" if same else "DIFFERENT")
+    return {
+        "worker_frames_per_s": [rates.of(name) for name in names],
+        "two_workers_over_one": rates.ratio("two workers", "one worker"),
+        "same_scores_for_any_workers": same,
+    }

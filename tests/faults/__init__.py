@@ -1,0 +1,1 @@
+"""The campaign of faults, by subject: `python tests/faults`."""
