@@ -126,7 +126,7 @@ def test_rounds_drive_new_tracks_with_the_latest_student_and_ever_less_teacher(t
     ]  # fmt: skip
 
     paths = sorted(tmp_path.iterdir())
-    rounds = [Round(**load_arrays(path, "imitation round", "")[1]) for path in paths]
+    rounds = [Round(**load_arrays(path, "imitation round")[1]) for path in paths]
     mean, sd = scale()
     expected = np.zeros(3 * (WIDTH + 1), np.float32)
     for i in range(4):  # each round is fitted to all data so far, from the last map
@@ -177,7 +177,7 @@ def test_finished_rounds_are_not_driven_again(tmp_path):
     assert np.array_equal(student, whole)
     for path in (tmp_path / "whole").iterdir():
         rounds = [
-            load_arrays(tmp_path / name / path.name, "imitation round", "")[1]
+            load_arrays(tmp_path / name / path.name, "imitation round")[1]
             for name in ("whole", "stopped")
         ]
         for name in ("features", "advice", "scores", "complete"):

@@ -110,7 +110,7 @@ def untimed(history):
 
 
 def saved_c(folder, name="c"):
-    header = load_tensors(folder / f"{name}.pt", "C", "")
+    header = load_tensors(folder / f"{name}.pt", "C")
     return header["weights"]["parameters"].numpy(), header
 
 
@@ -418,7 +418,7 @@ def test_the_last_measurement_has_a_row_of_its_own(tmp_path, capsys):
 def test_the_state_is_saved_after_every_generation(tmp_path):
     search, hill = begin(tmp_path), Hill()
     for generation in range(3):
-        assert load_header(search.files.state, "evolution", "")["made_from"] == MADE_FROM
+        assert load_header(search.files.state, "evolution")["made_from"] == MADE_FROM
         saved = resume(tmp_path)
         assert saved.evolution.generation == generation == len(saved.history)
         assert np.array_equal(saved.evolution.ask(), search.evolution.ask())
@@ -438,8 +438,8 @@ def test_a_stopped_run_ends_where_an_undisturbed_one_ends(tmp_path, stop_in):
 
 
 def assert_same_end(folder, other, name):
-    header, arrays = load_arrays(folder / f"{name}_evolution.npz", "evolution", "")
-    whole, expected = load_arrays(other / f"{name}_evolution.npz", "evolution", "")
+    header, arrays = load_arrays(folder / f"{name}_evolution.npz", "evolution")
+    whole, expected = load_arrays(other / f"{name}_evolution.npz", "evolution")
     assert arrays.keys() == expected.keys()
     for key in arrays:
         assert np.array_equal(arrays[key], expected[key]), key
@@ -505,7 +505,7 @@ def test_a_damaged_state_is_refused_and_kept(tmp_path):
 def test_a_state_that_holds_no_search_is_refused_and_kept(tmp_path, worse):
     search = begin(tmp_path)
     advance(search, Hill())
-    header, arrays = load_arrays(search.files.state, "evolution", "")
+    header, arrays = load_arrays(search.files.state, "evolution")
     for name in "kind", "fingerprint":
         del header[name]
     save_arrays(search.files.state, "evolution", arrays, **header | worse)
@@ -550,7 +550,7 @@ def test_a_run_killed_in_the_middle_of_a_generation_ends_where_an_unkilled_one_e
     process.send_signal(signal.SIGKILL)
     watch.cancel()
     assert process.wait() == -signal.SIGKILL, shown
-    state = load_header(killed / "checkpoints" / "controller_evolution.npz", "evolution", "")
+    state = load_header(killed / "checkpoints" / "controller_evolution.npz", "evolution")
     assert len(state["history"]) == 1
 
     again = run_05(killed)
