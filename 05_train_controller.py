@@ -186,14 +186,13 @@ def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace
         script, argv,
         START=choice("imitation", "zeros"), FEATURES=choice("zh", "z", "h"),
         GENERATIONS=whole(0, 1_000_000), POPULATION=whole(SMALLEST_POPULATION, 10_000),
-        TRACKS=whole(1, seeds.EVOLUTION_TRACKS), REPLAYED=whole(),
-        SCOUTED=whole(0, seeds.EVOLUTION_TRACKS), SIGMA=number(1e-9, 10),
+        TRACKS=whole(1, seeds.EVOLUTION_TRACKS), REPLAYED=whole(), FITNESS=choice(*FITNESSES),
+        SCOUTED=whole(0, seeds.EVOLUTION_TRACKS), SIGMA=number(1e-9, 10), PATIENCE=whole(1),
         LEAST_SIGMA=number(0, 10), MOST_SIGMA=number(1e-9, 10), MEAN_RATE=number(0.01, 1),
-        FITNESS=choice(*FITNESSES), PATIENCE=whole(1),
-        SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1),
-        ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5),
-        TEACHER_GRIP=number(0.05, 1), SEED=seed(), ENV_ID=choice(*ENV_IDS),
-        WORKERS=processes(), CHECKPOINTS=folder(), IMITATION=folder(), NAME=word(),
+        SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1), ROUNDS=whole(1, 1000),
+        LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1),
+        SEED=seed(), ENV_ID=choice(*ENV_IDS), WORKERS=processes(), CHECKPOINTS=folder(),
+        IMITATION=folder(), NAME=word(),
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from utils.racing.race import Lap
 from utils.runtime.errors import UserError
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID, MAX_FRAMES
-from utils.storage.artifacts import load_arrays, load_header, load_tensors
+from utils.storage.artifacts import load_arrays, load_header, load_tensors, save_arrays
 from utils.storage.logs import read_log
 
 N = 6
@@ -491,6 +491,28 @@ def test_a_damaged_state_is_refused_and_kept(tmp_path):
     with pytest.raises(UserError, match=r"c_evolution\.npz"):
         resume(tmp_path)
     assert search.files.state.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        {"made_from": [1]}, {"best_score": "high"}, {"driven": [[float("inf"), 1.0]]},
+        {"history": "long"}, {"history": [{"frames": 1}]}, {"spent": {}}, {"found": None},
+        {"plans": [{}]}, {"plans": "none"}, {"plans": [{"generation": 0, "TRACKS": "many"}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_state_that_holds_no_search_is_refused_and_kept(tmp_path, worse):
+    search = begin(tmp_path)
+    advance(search, Hill())
+    header, arrays = load_arrays(search.files.state, "evolution")
+    for name in "kind", "fingerprint":
+        del header[name]
+    save_arrays(search.files.state, "evolution", arrays, **header | worse)
+    before = search.files.state.read_bytes()
+    with pytest.raises(UserError, match=r"c_evolution\.npz holds no evolution .*delete it .*NAME"):
+        resume(tmp_path)
+    assert search.files.state.read_bytes() == before
 
 
 def test_without_a_state_there_is_nothing_to_resume(tmp_path):

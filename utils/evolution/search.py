@@ -16,7 +16,7 @@ from utils.pictures.plots import learning_curve
 from utils.racing.race import Lap
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Meter
-from utils.storage.artifacts import load_arrays, save_arrays
+from utils.storage.artifacts import load_arrays, remedy, save_arrays
 from utils.storage.logs import write_log
 from utils.storage.networks import controller_path, save_controller
 from utils.storage.provenance import game, is_of_this_game, provenance
@@ -35,12 +35,6 @@ class Files(NamedTuple):
         """The files of the search of that name."""
         c = controller_path(checkpoints, name)
         return cls(c.with_name(f"{name}_evolution.npz"), c, *map(c.with_suffix, (".csv", ".png")))
-
-    @property
-    def remedy(self) -> str:
-        """What to do about a state that is not the one wanted."""
-        over = f"delete it and {self.controller.name} to start over"
-        return f"{over}, or give the new run another NAME (--name)"
 
 
 @dataclass
@@ -84,13 +78,10 @@ class Search:
             search = cls(**{f.name: header[f.name] for f in fields(cls) if f.name in header})
             search._demand_sound(parameters)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            reason = f"{files.state} holds no evolution ({error})"
-            raise UserError(f"{reason}; {files.remedy}.") from error
+            raise _unfit(files, f"holds no evolution ({error})") from error
         if not is_of_this_game(header):
             games = f"{header.get('versions', 'unknown')}, here {game()}"
-            raise UserError(
-                f"{files.state} was evolved in another game ({games}); {files.remedy}."
-            )
+            raise _unfit(files, f"was evolved in another game ({games})")
         return search
 
     def _demand_sound(self, parameters: int) -> None:
@@ -107,7 +98,9 @@ class Search:
         yield from (self.found["generation"], self.spent["frames"], self.spent["core_hours"])
         measured = (self.best_score, self.best_tracks, self.measured_at)
         yield from (value for value in measured if value is not None)
-        yield from (plan["generation"] for plan in self.plans)
+        for plan in self.plans:
+            words = ("FITNESS", "ARITHMETIC")
+            yield from (plan["generation"], *(plan[name] for name in plan if name not in words))
         for track, score in self.driven:
             yield from (track, score)
         for row in self.history:
@@ -132,10 +125,8 @@ class Search:
         """
         for name, value in made_from.items():
             if self.made_from.get(name) != value:
-                raise UserError(
-                    f"{files.state} belongs to a run with another {name} "
-                    f"({self.made_from.get(name)!r}, now {value!r}); {files.remedy}."
-                )
+                values = f"{self.made_from.get(name)!r}, now {value!r}"
+                raise _unfit(files, f"belongs to a run with another {name} ({values})")
         before, generation, self.made_from = self.settings, self.evolution.generation, made_from
         now = {k: v for k, v in {**self.made_from, **plan.settings()}.items() if k.isupper()}
         kept = [
@@ -149,8 +140,7 @@ class Search:
             ended = [plan for plan in self.plans if plan["generation"] < generation]
             self.plans = [*ended, {"generation": generation, **plan.settings()}]
         self.evolution = self.evolution.resized(plan.population)
-        said = f"resuming at generation {generation}"
-        said += f" (delete {files.state} and {files.controller.name} to start over)"
+        said = f"resuming at generation {generation} (delete {files.state} and its C to start over)"
         for what, names in (("its own settings stay", kept), ("changed", changed)):
             said += f"\n{what}: {', '.join(names)}" if names else ""
         return said
@@ -215,3 +205,7 @@ class Search:
 def found_at(generation: int) -> dict[str, Any]:
     """Where a C was found."""
     return {"generation": generation, "provenance": provenance()}
+
+
+def _unfit(files: Files, sentence: str) -> UserError:
+    return UserError(f"{files.state} {sentence}; {remedy(files.state, 'evolution')}.")

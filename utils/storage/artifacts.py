@@ -44,7 +44,7 @@ REMEDIES = {  # of a file of each kind: what to do where it is missing, and wher
     "M": (TRAIN_M, TRAIN_M),
     "C": (TRAIN_C, TRAIN_C),
     "imitation round": (TRAIN_C, "delete it"),
-    "evolution": (TRAIN_C, "delete it to start over, or give the new run another NAME"),
+    "evolution": (TRAIN_C, "delete it and its C to start over, or give the new run another NAME"),
     "training state": ("run the same command again", "delete it to start over"),
     "report": (EVALUATE, EVALUATE),
 }
