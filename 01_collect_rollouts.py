@@ -10,16 +10,19 @@ Run      python 01_collect_rollouts.py
 Run it again to go on where it stopped, or to add episodes: what is there is kept.
 """
 
-import os
+from utils.runtime.start import run
+
 from pathlib import Path
 
 from tqdm import tqdm
 
 from utils.pictures.plots import contact_sheet
-from utils.runtime.command_line import choice, folder, number, processes, run, settings, whole
+from utils.runtime.command_line import choice, folder, number, processes, settings, whole
+from utils.runtime.cores import cores
+from utils.runtime.errors import UserError
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import ENV_IDS
-from utils.storage.artifacts import demand_writable, load_header, sweep
+from utils.storage.artifacts import demand_writable, files, load_header, sweep
 from utils.storage.logs import write_log
 from utils.world_model.collection import (
     COLUMNS,
@@ -29,7 +32,7 @@ from utils.world_model.collection import (
     is_collected,
     plan,
 )
-from utils.world_model.episodes import COLLECT, episodes, load_rollout
+from utils.world_model.episodes import load_rollout
 
 # ---- constants: edit them here, or pass them as flags (--random-episodes 10) ----
 AUTOPILOT_EPISODES = 240  # a driver that reads the track; 240 make about 220,000 frames
@@ -40,7 +43,7 @@ DISTURBANCE = 0.006  # most disturbances a frame (a wrong action for a while), d
 LINE_OFFSET = 4.0  # most units off the centre line that the autopilot's line takes, drawn likewise
 SLOWEST = 0.4  # least share of the road's grip that the autopilot uses; most is 0.94
 ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
-WORKERS = os.cpu_count()  # processes; 0 drives in this one
+WORKERS = cores()  # processes; 0 drives in this one
 ROLLOUTS = "data/rollouts"  # where the episodes go
 # ---------------------------------------------------------------------------------
 
@@ -54,7 +57,9 @@ def main(argv: list[str] | None = None) -> None:
         WORKERS=processes(), ROLLOUTS=folder(),
     )  # fmt: skip
     log, picture = (s.ROLLOUTS.rstrip("/") + suffix for suffix in (".csv", ".png"))
-    demand_writable(Path(s.ROLLOUTS) / "any.npz", log, picture)
+    demand_writable(
+        {Path(s.ROLLOUTS, "*.npz"): "rollout", Path(log): "log by seed", Path(picture): "picture"}
+    )
     sweep(Path(log).parent, Path(log).stem)
 
     if s.KEYBOARD_EPISODES:
@@ -69,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
             "line_offset": (0, s.LINE_OFFSET), "grip": (s.SLOWEST, 0.94),
         },
     )  # fmt: skip
-    missing = [episode for episode in planned if not is_collected(episode)]
+    missing = [assignment for assignment in planned if not is_collected(assignment)]
     if len(missing) < len(planned):
         print(f"{len(planned) - len(missing)} of {len(planned)} episodes are there already")
     frames = 0
@@ -90,10 +95,12 @@ def main(argv: list[str] | None = None) -> None:
         workers.run(missing, on_result=note)
 
     sweep(s.ROLLOUTS)
-    paths = episodes(s.ROLLOUTS, "rollouts", "ask for at least one episode")
-    samples = [load_rollout(path)[1]["obs"] for path in paths[:: max(1, len(paths) // 8)][:8]]
+    paths = files(s.ROLLOUTS)
+    if not paths:
+        raise UserError(f"{s.ROLLOUTS} holds no rollouts; ask for at least one episode.")
+    write_log(log, COLUMNS, [load_header(path, "rollout") for path in paths])
+    samples = [load_rollout(path)[1].obs for path in paths[:: max(1, len(paths) // 8)][:8]]
     contact_sheet(picture, samples)
-    write_log(log, COLUMNS, [load_header(path, "rollout", COLLECT) for path in paths])
     print(f"{len(paths)} episodes in {s.ROLLOUTS}; next: python 02_train_vae.py")
 
 

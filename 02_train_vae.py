@@ -10,22 +10,32 @@ Run      python 02_train_vae.py
 Stopped, it goes on from the last finished epoch when run again.
 """
 
-import os
+from utils.runtime.start import run
+
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from models.inference import arithmetic
 from models.vae import VAE, to_frames
 from utils.pictures.plots import reconstructions
-from utils.runtime.command_line import folder, number, processes, run, seed, settings, whole
+from utils.runtime.command_line import folder, number, processes, seed, settings, whole
+from utils.runtime.cores import cores
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import save_network, vae_path
 from utils.world_model.episodes import batches_of_frames, load_rollout, rollouts
-from utils.world_model.training import Training, is_trained, state_path
+from utils.world_model.training import (
+    Training,
+    averages,
+    is_trained,
+    learning_rate,
+    outputs,
+    split,
+)
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 LATENT_DIM = 32  # length of z, as in the paper; change it and run all stages from here
@@ -35,8 +45,8 @@ LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine; the paper's constant 
 KL_TOLERANCE = 0.5  # nats per latent dimension that are free of charge, as in the paper
 POOL = 24  # episodes in memory at a time, about 250 MB, and as many again being read
 SEED = 1  # of the initial weights and of every shuffle
-WORKERS = os.cpu_count()  # threads that read and unpack the next episodes; 0 reads in between
-THREADS = os.cpu_count()  # processor cores for the network
+WORKERS = cores()  # threads that read and unpack the next episodes; 0 reads in between
+THREADS = cores()  # processor cores for the network
 ROLLOUTS = "data/rollouts"  # what to learn from
 CHECKPOINTS = "checkpoints"  # where V goes
 # ------------------------------------------------------------------------
@@ -50,65 +60,58 @@ def main(argv: list[str] | None = None) -> None:
         THREADS=processes(1), ROLLOUTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
     target = vae_path(s.CHECKPOINTS)
-    log, frames_picture = target.with_suffix(".csv"), target.with_name("vae_frames.png")
-    demand_writable(
-        target, log, log.with_suffix(".png"), frames_picture, state_path(s.CHECKPOINTS, "vae")
-    )
+    frames_picture = target.with_name("vae_frames.png")
+    demand_writable({**outputs(target, "V"), frames_picture: "picture"})
     sweep(s.CHECKPOINTS)
     paths, fingerprint = rollouts(s.ROLLOUTS)
     constants = ("LATENT_DIM", "EPOCHS", "BATCH", "LEARNING_RATE", "KL_TOLERANCE", "POOL", "SEED")
     made_from = {"rollouts": fingerprint, **{name: getattr(s, name) for name in constants}}
-    if is_trained(target, "V", "vae", made_from):
+    if is_trained(target, "V", made_from):
         print(f"{target} is trained from these rollouts already; delete it to train again")
         return
 
     torch.set_num_threads(s.THREADS)
     torch.manual_seed(s.SEED)
     vae = VAE(s.LATENT_DIM).to(memory_format=torch.channels_last)
-    training = Training(
-        vae, s.CHECKPOINTS, "vae", made_from, s.EPOCHS, s.LEARNING_RATE,
-        title="V: error of a frame",
-    )  # fmt: skip
-    held_out, learned = paths[::20], [p for i, p in enumerate(paths) if i % 20] or paths
-    lengths = sum(len(load_rollout(path)[1]["obs"]) for path in learned[:8]) / len(learned[:8])
-    steps = max(1, round(lengths * len(learned) / s.BATCH))
+    optimizer = torch.optim.Adam(vae.parameters(), s.LEARNING_RATE, fused=True)
+    training = Training(vae, optimizer, target, made_from, s.EPOCHS, title="V: error of a frame")
+    train, validation = split(paths)
+    lengths = sum(len(load_rollout(path)[1].obs) for path in train[:8]) / len(train[:8])
+    steps = max(1, round(lengths * len(train) / s.BATCH))
 
     for epoch in training.epochs(s.SEED):
         start = time.monotonic()
         rng = np.random.default_rng((s.SEED, epoch))
-        batches = batches_of_frames(learned, s.BATCH, s.POOL, rng, s.WORKERS)
+        batches = batches_of_frames(train, s.BATCH, s.POOL, rng, s.WORKERS)
         bar = tqdm(batches, f"epoch {epoch + 1}/{s.EPOCHS}", total=steps, unit="batch")
         for i, frames in enumerate(bar):
             loss, parts = _loss(vae, frames, s.KL_TOLERANCE)
-            training.step(loss, parts, done=i / steps)
+            training.note(loss, parts)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(s.LEARNING_RATE, (epoch + i / steps) / s.EPOCHS)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
             if i % 20 == 0:
                 bar.set_postfix_str(training.summary())
-        validation = _validate(vae, held_out, s.BATCH, s.KL_TOLERANCE)
-        training.end_epoch(validation, time.monotonic() - start)
+        batches = batches_of_frames(validation, s.BATCH, 4, np.random.default_rng(0), workers=0)
+        found = averages(_loss(vae, frames, s.KL_TOLERANCE) for frames in batches)
+        training.end_epoch(found, time.monotonic() - start)
 
-    save_network(target, "V", vae, made_from)
-    _picture(vae, held_out, frames_picture)
+    save_network(target, "V", vae, made_from, frames_picture)
+    _picture(vae, validation, frames_picture)
     training.finish()
     print(f"{target} saved; next: python 03_encode_dataset.py")
 
 
-def _loss(vae: VAE, frames: np.ndarray, tolerance: float) -> tuple:
+def _loss(vae: VAE, frames: np.ndarray, tolerance: float) -> tuple[Tensor, dict[str, Tensor]]:
     with torch.autocast("cpu", torch.bfloat16, enabled=arithmetic() == "bfloat16"):
         return vae.loss(torch.from_numpy(frames), tolerance)
 
 
 @torch.no_grad()
-def _validate(vae: VAE, paths: list[Path], batch: int, tolerance: float) -> dict[str, float]:
-    rows = []
-    for frames in batches_of_frames(paths, batch, 4, np.random.default_rng(0), workers=0):
-        loss, parts = _loss(vae, frames, tolerance)
-        rows.append({"loss": loss.item(), **{name: part.item() for name, part in parts.items()}})
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
-
-
-@torch.no_grad()
 def _picture(vae: VAE, paths: list[Path], target: Path) -> None:
-    obs = np.concatenate([load_rollout(path)[1]["obs"] for path in paths[:12]])
+    obs = np.concatenate([load_rollout(path)[1].obs for path in paths[:12]])
     frames = obs[np.linspace(0, len(obs) - 1, 14).astype(int)]
     mu, _ = vae.encode(torch.from_numpy(frames))
     reconstructions(target, frames, to_frames(vae.decode(mu)).numpy())

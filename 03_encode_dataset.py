@@ -9,22 +9,24 @@ Run      python 03_encode_dataset.py
 Run again, it encodes only what is new or stale.
 """
 
-import os
+from utils.runtime.start import run
+
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from utils.pictures.plots import latent_distributions
-from utils.runtime.command_line import folder, processes, run, settings
+from utils.runtime.command_line import folder, processes, settings
+from utils.runtime.cores import cores
 from utils.runtime.workers import OneAtATime, Workers
-from utils.storage.artifacts import demand_writable, sweep
+from utils.storage.artifacts import demand_writable, files, kind_of, sweep
 from utils.storage.networks import load_vae
 from utils.world_model.episodes import rollouts
 from utils.world_model.latents import Encoding, encode, is_encoded, load_latents
 
 # ---- constants: edit them here, or pass them as flags (--workers 1) ----
-WORKERS = os.cpu_count()  # processes; 0 encodes in this one
+WORKERS = cores()  # processes; 0 encodes in this one
 ROLLOUTS = "data/rollouts"  # what is encoded
 LATENTS = "data/latents"  # where the latents go
 CHECKPOINTS = "checkpoints"  # where V is
@@ -37,14 +39,15 @@ def main(argv: list[str] | None = None) -> None:
         WORKERS=processes(), ROLLOUTS=folder(), LATENTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
     picture = s.LATENTS.rstrip("/") + ".png"
-    demand_writable(Path(s.LATENTS) / "any.npz", picture)
+    demand_writable({Path(s.LATENTS, "*.npz"): "latents", Path(picture): "picture"})
     paths, _ = rollouts(s.ROLLOUTS)
     vae, header = load_vae(s.CHECKPOINTS)
     sweep(Path(picture).parent, Path(picture).stem)
     names = {path.name for path in paths}
-    for orphan in [path for path in Path(s.LATENTS).glob("*.npz") if path.name not in names]:
-        orphan.unlink()
-        print(f"{orphan} removed: its rollout is gone")
+    for path in files(s.LATENTS):
+        if path.name not in names and kind_of(path) == "latents":
+            path.unlink()
+            print(f"{path} removed: its rollout is gone")
 
     jobs = [Encoding(str(p), str(Path(s.LATENTS) / p.name), header["fingerprint"]) for p in paths]
     missing = [job for job in jobs if not is_encoded(job)]
@@ -68,8 +71,8 @@ def main(argv: list[str] | None = None) -> None:
         workers.run(missing, on_result=note)
 
     sweep(s.LATENTS)
-    arrays = [load_latents(Path(job.latents))[1] for job in jobs[:: max(1, len(jobs) // 20)]]
-    mu, logvar = (np.concatenate([a[name] for a in arrays]) for name in ("mu", "logvar"))
+    some = [load_latents(Path(job.latents))[1] for job in jobs[:: max(1, len(jobs) // 20)]]
+    mu, logvar = (np.concatenate(arrays) for arrays in list(zip(*some, strict=True))[:2])
     latent_distributions(picture, mu, logvar)
     print(f"{len(jobs)} episodes in {s.LATENTS}; next: python 04_train_mdn_rnn.py")
 

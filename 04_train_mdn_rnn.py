@@ -11,23 +11,34 @@ Run      python 04_train_mdn_rnn.py
 Stopped, it goes on from the last finished epoch when run again.
 """
 
-import os
+from utils.runtime.start import run
+
 import time
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.mdn_rnn import MDNRNN
 from models.vae import sample
-from utils.runtime.command_line import folder, number, processes, run, seed, settings, whole
-from utils.storage.artifacts import demand_writable, sweep
+from utils.runtime.command_line import folder, number, processes, seed, settings, whole
+from utils.runtime.cores import cores
+from utils.runtime.errors import UserError
+from utils.storage.artifacts import COLLECT, demand_writable, sweep
 from utils.storage.networks import load_vae, rnn_path, save_network
+from utils.world_model.chunks import batches, chunks
 from utils.world_model.dream import dream_film
-from utils.world_model.latents import demand_encoded, latents
-from utils.world_model.sequences import Sequence, batches, load_sequences, pieces
-from utils.world_model.training import CLIP, Training, is_trained, state_path
+from utils.world_model.latents import Latents, load_all
+from utils.world_model.training import (
+    Training,
+    averages,
+    is_trained,
+    learning_rate,
+    outputs,
+    split,
+)
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 HIDDEN = 256  # units of the LSTM, as in the paper; h has this length
@@ -36,10 +47,11 @@ EPOCHS = 24  # times that every episode is seen, z drawn anew; 0 leaves M as ran
 BATCH = 16  # episodes side by side
 LENGTH = 100  # frames through which the gradient flows back: two seconds
 LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine
+CLIP = 1.0  # largest norm of the gradient, as in the paper
 TEMPERATURE = 0.5  # of the dream: 0 is the likeliest future, 1 as uncertain as M is
 SEED = 1  # of the initial weights, the shuffles and every draw of z
-WORKERS = os.cpu_count()  # threads that read the latents; 0 reads in the main one
-THREADS = os.cpu_count()  # processor cores for the network
+WORKERS = cores()  # threads that read the latents; 0 reads in the main one
+THREADS = cores()  # processor cores for the network
 LATENTS = "data/latents"  # what to learn from
 ROLLOUTS = "data/rollouts"  # the same episodes as frames
 CHECKPOINTS = "checkpoints"  # where V is and M goes
@@ -55,78 +67,77 @@ def main(argv: list[str] | None = None) -> None:
         CHECKPOINTS=folder(),
     )  # fmt: skip
     target = rnn_path(s.CHECKPOINTS)
-    log, film = target.with_suffix(".csv"), target.with_name("dream.mp4")
-    demand_writable(
-        target, log, log.with_suffix(".png"), film, state_path(s.CHECKPOINTS, "mdn_rnn")
-    )
+    film = target.with_name("dream.mp4")
+    demand_writable({**outputs(target, "M"), film: "film"})
     sweep(s.CHECKPOINTS)
     vae, vae_header = load_vae(s.CHECKPOINTS)
-    paths, fingerprint = latents(s.LATENTS)
-    demand_encoded(paths, vae_header, Path(s.ROLLOUTS))
+    episodes, fingerprint = load_all(s.LATENTS, vae_header, s.ROLLOUTS, s.WORKERS)
     constants = ("HIDDEN", "MIXTURES", "EPOCHS", "BATCH", "LENGTH", "LEARNING_RATE", "SEED")
     made_from = {
         "vae": vae_header["fingerprint"],
         "latents": fingerprint,
         **{name: getattr(s, name) for name in constants},
     }
-    if is_trained(target, "M", "mdn_rnn", made_from):
+    if is_trained(target, "M", made_from):
         print(f"{target} is trained from these latents already; delete it to train again")
         return
 
     torch.set_num_threads(s.THREADS)
     torch.manual_seed(s.SEED)
     rnn = MDNRNN(vae_header["sizes"]["latent_dim"], hidden=s.HIDDEN, mixtures=s.MIXTURES)
-    training = Training(
-        rnn, s.CHECKPOINTS, "mdn_rnn", made_from, s.EPOCHS, s.LEARNING_RATE, CLIP,
-        title="M: what comes next",
-    )  # fmt: skip
-    sequences = load_sequences(paths, s.WORKERS)
-    held_out = sequences[::20]
-    learned = [q for i, q in enumerate(sequences) if i % 20] or sequences
+    train, validation = split([latents for _, latents in episodes])
+    measured = train[:: max(1, len(train) // 100)]
+    if sum(len(latents.action) - 1 for latents in measured) < 2:
+        raise UserError(f"{s.LATENTS} holds too few frames to train M; drive longer: {COLLECT}.")
+    optimizer = torch.optim.Adam(rnn.parameters(), s.LEARNING_RATE, fused=True)
+    training = Training(rnn, optimizer, target, made_from, s.EPOCHS, title="M: what comes next")
 
     bar = tqdm(training.epochs(s.SEED), "M", total=s.EPOCHS, unit="epoch")
     for epoch in bar:
         start = time.monotonic()
-        groups = batches(learned, s.BATCH, np.random.default_rng((s.SEED, epoch)))
+        groups = batches(train, s.BATCH, np.random.default_rng((s.SEED, epoch)))
         for i, group in enumerate(groups):
             for loss, parts in _losses(rnn, group, s.LENGTH):
-                training.step(loss, parts, done=i / len(groups))
-        validation = _validate(rnn, held_out, s)
-        bar.set_postfix({name: f"{value:.3f}" for name, value in validation.items()})
-        training.end_epoch(validation, time.monotonic() - start)
+                training.note(loss, parts)
+                for parameters in optimizer.param_groups:
+                    progress = (epoch + i / len(groups)) / s.EPOCHS
+                    parameters["lr"] = learning_rate(s.LEARNING_RATE, progress)
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(rnn.parameters(), CLIP)
+                optimizer.step()
+        torch.manual_seed(s.SEED)
+        found = averages(
+            losses
+            for group in batches(validation, s.BATCH, np.random.default_rng(s.SEED))
+            for losses in _losses(rnn, group, s.LENGTH)
+        )
+        bar.set_postfix({name: f"{value:.3f}" for name, value in found.items()})
+        training.end_epoch(found, time.monotonic() - start)
 
-    _measure_features(rnn, learned)
-    save_network(target, "M", rnn, made_from)
-    dream_film(film, vae, rnn, paths[::20], s.TEMPERATURE)
+    _measure_features(rnn, measured)
+    save_network(target, "M", rnn, made_from, film, *([] if training.history else training.curves))
+    dream_film(film, vae, rnn, episodes[::20], s.TEMPERATURE)
     training.finish()
     print(f"{target} saved; next: python 05_train_controller.py")
 
 
-def _losses(rnn: MDNRNN, group: list[Sequence], length: int):
-    """The loss of each piece of a batch of episodes, the memory carried from piece to piece."""
+def _losses(
+    rnn: MDNRNN, group: list[Latents], length: int
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """The loss of each chunk of a batch of episodes, the memory carried from chunk to chunk."""
     state = None
-    for (mu, logvar, *rest), mask in pieces(group, length):
-        loss, parts, state = rnn.loss(sample(mu, logvar), *rest, mask, state)
+    for mu, logvar, *outcome in chunks(group, length):
+        loss, parts, state = rnn.loss(sample(mu, logvar), *outcome, state)
         yield loss, parts
 
 
 @torch.no_grad()
-def _validate(rnn: MDNRNN, held_out: list[Sequence], s) -> dict[str, float]:
-    torch.manual_seed(s.SEED)
-    rows = [
-        {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}}
-        for group in batches(held_out, s.BATCH, np.random.default_rng(s.SEED))
-        for loss, parts in _losses(rnn, group, s.LENGTH)
-    ]
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-
-
-@torch.no_grad()
-def _measure_features(rnn: MDNRNN, sequences: list[Sequence]) -> None:
+def _measure_features(rnn: MDNRNN, episodes: list[Latents]) -> None:
     features = []
-    for sequence in sequences[:: max(1, len(sequences) // 100)]:
-        z = sequence.mu[:-1]
-        h, _ = rnn.lstm(torch.cat([z, sequence.action], -1).unsqueeze(0))
+    for latents in episodes:
+        z, action = torch.from_numpy(latents.mu[:-1]), torch.from_numpy(latents.action)
+        h, _ = rnn.lstm(torch.cat([z, action], -1).unsqueeze(0))
         features.append(torch.cat([z[1:], h[0, :-1]], -1))
     sd, mean = torch.std_mean(torch.cat(features), 0)
     rnn.feature_mean.copy_(mean)

@@ -17,7 +17,8 @@ Stopped, it goes on from the last finished generation when run again; with more 
 on from where it ended.
 """
 
-import os
+from utils.runtime.start import run
+
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +36,12 @@ from utils.runtime.command_line import (
     folder,
     number,
     processes,
-    run,
     seed,
     settings,
     whole,
     word,
 )
+from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock
 from utils.runtime.workers import Workers
@@ -71,7 +72,7 @@ TEACHER_LINE = 2.0  # units off the centre line the teacher may drive; 2.5: C mi
 TEACHER_GRIP = 0.9  # share of the road's grip that the teacher uses
 SEED = 1  # of the evolution; the tracks follow from the generation
 ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
-WORKERS = os.cpu_count()  # processes; 0 drives in this one; the result is the same for any
+WORKERS = cores()  # processes; 0 drives in this one; the result is the same for any
 CHECKPOINTS = "checkpoints"  # where V and M are and C goes
 IMITATION = "data/imitation"  # where finished rounds of the imitation are kept
 NAME = "controller"  # of this run: its files begin with it
@@ -108,7 +109,8 @@ def main(argv: list[str] | None = None) -> None:
 
     count = parameter_count(vae.sizes["latent_dim"], rnn.sizes["hidden"])
     search = Search(s.CHECKPOINTS, s.NAME, made_from, count)
-    demand_writable(*search.files, rounds / "any.npz")
+    kinds = ("evolution", "C", "log by generation", "picture", "imitation round")
+    demand_writable(dict(zip((*search.files, rounds / "*.npz"), kinds, strict=True)))
     with Workers(
         s.WORKERS, Races, {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
         slots=ROWS, preload=["utils.racing.agent"],

@@ -10,7 +10,8 @@ Run      python 06_evaluate.py
          python 06_evaluate.py --driver autopilot --episodes 100 --name autopilot
 """
 
-import os
+from utils.runtime.start import run
+
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,12 @@ from utils.runtime.command_line import (
     folder,
     number,
     processes,
-    run,
     seed,
     settings,
     whole,
     word,
 )
+from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Meter
 from utils.runtime.workers import OneAtATime, Workers
@@ -52,7 +53,7 @@ CONTROLLER = "controller"  # which C drives: checkpoints/CONTROLLER.pt
 LOOK_EVERY = 1  # frames from one look of V to the next; 2 is an eye of 25 frames a second
 NAME = "latest"  # of the report
 FILM = "best_lap.mp4"  # the best race; "none" leaves it out
-WORKERS = os.cpu_count()  # processes; 0 drives in this one; the scores are the same for any
+WORKERS = cores()  # processes; 0 drives in this one; the scores are the same for any
 CHECKPOINTS = "checkpoints"  # where V, M and C are and the report goes
 # ---------------------------------------------------------------------------
 
@@ -68,7 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     report = Path(s.CHECKPOINTS) / "results" / f"{s.NAME}.json"
     filmed = s.DRIVER == "agent" and s.FILM != "none"
-    demand_writable(report, report.with_suffix(".png"), *([s.FILM] if filmed else []))
+    kinds = {report: "report", report.with_suffix(".png"): "picture"}
+    demand_writable(kinds | ({Path(s.FILM): "film"} if filmed else {}))
     sweep(report.parent)
     sweep(Path(s.FILM).parent, Path(s.FILM).stem)
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None

@@ -15,7 +15,8 @@ ROWS = 8  # races driven in lock-step by one process; 16 is 5 % faster but leave
 
 def arithmetic() -> str:
     """The number format in which frames are encoded here: it belongs to what z is made of."""
-    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # not without oneDNN
+    return "bfloat16" if supported and supported() else "float32"
 
 
 class Encoder:
@@ -56,11 +57,12 @@ class Encoder:
         x = torch.zeros(ROWS, 3, 64, 64)
         self._convolutions = []
         for i, layer in enumerate(self.vae.convolutions):
+            weight, bias = layer.parameters()
             scale = 1 / 255 if i == 0 else 1  # the frames come in as 0..255
-            weight = torch.ops.mkldnn._reorder_convolution_weight(
-                (layer.weight * scale).bfloat16(), [0, 0], [2, 2], [1, 1], 1, list(x.shape)
+            laid_out = torch.ops.mkldnn._reorder_convolution_weight(
+                (weight * scale).bfloat16(), [0, 0], [2, 2], [1, 1], 1, list(x.shape)
             )
-            self._convolutions.append((weight, layer.bias.bfloat16()))
+            self._convolutions.append((laid_out, bias.bfloat16()))
             x = layer(x)
         # The convolutions leave channels last; the linear layers were trained with them first.
         order = torch.arange(x[0].numel()).view(x.shape[1:]).permute(1, 2, 0).flatten()
@@ -74,9 +76,9 @@ class Memory:
 
     def __init__(self, rnn: MDNRNN) -> None:
         with torch.inference_mode():
-            lstm = rnn.lstm
-            self._weight = torch.cat([lstm.weight_ih_l0, lstm.weight_hh_l0], 1).T.contiguous()
-            self._bias = lstm.bias_ih_l0 + lstm.bias_hh_l0
+            from_input, from_h, input_bias, h_bias = rnn.lstm.all_weights[0]
+            self._weight = torch.cat([from_input, from_h], 1).T.contiguous()
+            self._bias = input_bias + h_bias
             self.h = torch.zeros(ROWS, rnn.sizes["hidden"])
             self._c = torch.zeros_like(self.h)
 

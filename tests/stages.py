@@ -4,6 +4,7 @@ import cv2
 import imageio.v3 as imageio
 import tiny
 
+from utils.storage.artifacts import load_arrays, save_arrays
 from utils.storage.networks import (
     load_rnn,
     load_vae,
@@ -46,6 +47,13 @@ def picture(path):
 
 def film_frames(path):
     return [frame.shape for frame in imageio.imiter(path)]
+
+
+def unmarked(path):
+    """The same latents without the versions of their game, as they were written once."""
+    header, arrays = load_arrays(path, "latents")
+    keep = {k: v for k, v in header.items() if k not in ("kind", "fingerprint", "versions")}
+    save_arrays(path, "latents", arrays, **keep)
 
 
 def replace_v(checkpoints="checkpoints"):

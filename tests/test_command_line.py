@@ -32,9 +32,9 @@ def test_constants_are_the_defaults_and_flags_override_them():
     ("flags", "complaint"),
     [
         (["--epochs", "ten"], "EPOCHS .*whole number of at least 1, not 'ten'"),
-        (["--epochs", "0"], "EPOCHS .*whole number of at least 1, not 0"),
+        (["--epochs", "0"], "EPOCHS .*whole number of at least 1, not .0."),
         (["--epochs", "1.5"], "EPOCHS"),
-        (["--rate", "nan"], "RATE .*from 0 to 1, not nan"),
+        (["--rate", "nan"], "RATE .*from 0 to 1, not .nan."),
         (["--rate", "2"], "RATE"),
         (["--start", "twos"], "START .*one of zeros, ones, not 'twos'"),
         (["--film", "lap.gif"], "FILM .*ends in .mp4, or .none., not 'lap.gif'"),
@@ -77,7 +77,8 @@ def test_help_gives_the_reasons(capsys):
 def test_run_turns_errors_into_a_sentence_and_a_status(tmp_path, body, status, said):
     script = tmp_path / "x.py"
     script.write_text(
-        "import errno\nfrom utils.runtime.command_line import UserError, run\n"
+        "from utils.runtime.start import run\nimport errno\n"
+        "from utils.runtime.errors import UserError\n"
         f"def main():\n    {body}\nrun(main)\n"
     )
     done = subprocess.run(

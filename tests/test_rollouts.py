@@ -1,4 +1,4 @@
-"""Episodes on disk, the frames that V learns from, and the pieces that M learns from."""
+"""Episodes on disk, the frames that V learns from, and the chunks that M learns from."""
 
 import threading
 import weakref
@@ -11,22 +11,22 @@ import torch
 from utils.runtime.errors import UserError
 from utils.storage.artifacts import save_arrays
 from utils.storage.provenance import game
-from utils.world_model import episodes
+from utils.world_model import episodes, latents
+from utils.world_model.chunks import batches, chunks
 from utils.world_model.episodes import batches_of_frames, load_rollout, save_rollout
-from utils.world_model.latents import Encoding, encode, load_latents
-from utils.world_model.sequences import Sequence, batches, load_sequences, pieces
+from utils.world_model.latents import Encoding, Latents, encode, load_latents
 
 
 def numbered(folder, lengths):
     """Rollouts in whose every frame a number of its own is written; frames are T + 1."""
     paths, first = [], 0
     for i, length in enumerate(lengths):
-        arrays = tiny.episode(length, i)
-        arrays["obs"][:] = 0
+        episode = tiny.episode(length, i)
+        episode.obs[:] = 0
         numbers = np.arange(first, first := first + length + 1, dtype=np.uint32)
-        arrays["obs"].reshape(length + 1, -1)[:, :4] = numbers[:, None].view(np.uint8)
+        episode.obs.reshape(length + 1, -1)[:, :4] = numbers[:, None].view(np.uint8)
         paths.append(folder / f"{i}.npz")
-        save_rollout(paths[-1], arrays)
+        save_rollout(paths[-1], episode)
     return paths
 
 
@@ -43,16 +43,16 @@ def all_batches(paths, batch, pool, workers, seed=0):
 
 
 def test_an_episode_comes_back_as_it_was(tmp_path):
-    arrays = tiny.episode(9)
-    mark = save_rollout(tmp_path / "x.npz", arrays, driver="random", seed=3)
+    episode = tiny.episode(9)
+    mark = save_rollout(tmp_path / "x.npz", episode, driver="random", seed=3)
     header, found = load_rollout(tmp_path / "x.npz")
     origin = {"driver": "random", "seed": 3, "versions": game()}
     assert header == {"kind": "rollout", **origin, "fingerprint": mark}
-    assert {name: (a.shape, a.dtype.name) for name, a in found.items()} == {
+    assert {name: (a.shape, a.dtype.name) for name, a in found._asdict().items()} == {
         "obs": ((10, 64, 64, 3), "uint8"), "action": ((9, 3), "float32"),
         "reward": ((9,), "float32"), "terminated": ((9,), "bool"),
     }  # fmt: skip
-    assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+    assert all(np.array_equal(a, b) for a, b in zip(found, episode, strict=True))
 
 
 @pytest.mark.parametrize(("name", "change"), [
@@ -66,35 +66,38 @@ def test_an_episode_comes_back_as_it_was(tmp_path):
     ("terminated", None),
 ])  # fmt: skip
 def test_arrays_that_do_not_belong_together_are_refused(tmp_path, name, change):
-    arrays = tiny.episode(5)
+    arrays = tiny.episode(5)._asdict()
     value = arrays.pop(name)
     if change:
         arrays[name] = change(value)
-    save_rollout(tmp_path / "x.npz", arrays)
+    save_arrays(tmp_path / "x.npz", "rollout", arrays, versions=game())
     with pytest.raises(UserError, match=r"x\.npz .*delete it and run python 01_collect_rollouts"):
         load_rollout(tmp_path / "x.npz")
 
 
 def test_an_episode_without_actions_and_foreign_arrays_are_refused(tmp_path):
-    save_rollout(tmp_path / "empty.npz", {n: a[:0] for n, a in tiny.episode(5).items()})
-    save_rollout(tmp_path / "more.npz", {**tiny.episode(5), "more": np.zeros(3)})
-    save_arrays(tmp_path / "latents.npz", "latents", tiny.episode(5))
+    arrays = tiny.episode(5)._asdict()
+    empty = {name: array[:0] for name, array in arrays.items()}
+    save_arrays(tmp_path / "empty.npz", "rollout", empty, versions=game())
+    more = {**arrays, "more": np.zeros(3)}
+    save_arrays(tmp_path / "more.npz", "rollout", more, versions=game())
+    save_arrays(tmp_path / "latents.npz", "latents", arrays, versions=game())
     for path in tmp_path.iterdir():
         with pytest.raises(UserError, match=path.name):
             load_rollout(path)
 
 
 def test_latents_of_another_length_are_refused(tmp_path):
-    arrays = tiny.episode(5)
+    arrays = tiny.episode(5)._asdict()
     del arrays["obs"]
     sound = {"mu": np.zeros((6, 4), np.float32), "logvar": np.zeros((6, 4), np.float32), **arrays}
-    origin = {"rollout": "r", "vae": "v"}
-    save_arrays(tmp_path / "sound.npz", "latents", sound, made_from=origin)
-    assert load_latents(tmp_path / "sound.npz")[1]["mu"].shape == (6, 4)
+    origin = {"made_from": {"rollout": "r", "vae": "v"}, "versions": game()}
+    save_arrays(tmp_path / "sound.npz", "latents", sound, **origin)
+    assert load_latents(tmp_path / "sound.npz")[1].mu.shape == (6, 4)
     for name, shape in (("mu", (5, 4)), ("logvar", (6, 3)), ("mu", (6, 4, 1))):
         save_arrays(
             tmp_path / "x.npz", "latents", {**sound, name: np.zeros(shape, np.float32)},
-            made_from=origin,
+            **origin,
         )  # fmt: skip
         with pytest.raises(UserError, match=r"x\.npz .*03_encode_dataset"):
             load_latents(tmp_path / "x.npz")
@@ -145,10 +148,10 @@ def test_memory_does_not_grow_with_the_data(tmp_path, monkeypatch, workers, most
     loaded, lock = [], threading.Lock()
 
     def load(path):
-        header, arrays = load_rollout(path)
+        header, episode = load_rollout(path)
         with lock:
-            loaded.append(weakref.ref(arrays["obs"]))
-        return header, arrays
+            loaded.append(weakref.ref(episode.obs))
+        return header, episode
 
     monkeypatch.setattr(episodes, "load_rollout", load)
     alive = []
@@ -166,66 +169,71 @@ def test_a_damaged_episode_stops_the_reading_by_name(tmp_path):
             all_batches(paths, 4, 1, workers)
 
 
-# Pieces for M
+# Chunks for M
 
 
-def sequence(length, first=0.0):
-    """One whose every number says when it was."""
-    time = torch.arange(first, first + length + 1)
-    ends = torch.zeros(length)
-    ends[-1] = 1
-    return Sequence(
-        time[:, None].repeat(1, 2), -time[:, None].repeat(1, 2), time[:-1, None].repeat(1, 3),
-        time[:-1] / 10, ends,
-    )  # fmt: skip
+def encoded(length, first=0.0):
+    """An episode whose every number says when it was."""
+    time = np.arange(first, first + length + 1, dtype=np.float32)
+    ends = np.zeros(length, bool)
+    ends[-1] = True
+    wide = time[:, None].repeat(3, 1)
+    return Latents(wide[:, :2], -wide[:, :2], wide[:-1], time[:-1] / 10, ends)
 
 
-def test_sequences_are_the_latents_on_disk(tmp_path):
-    (path,) = tiny.save_episodes(tmp_path / "rollouts", [11])
-    target = tmp_path / "latents" / path.name
-    encode(Encoding(str(path), str(target), "mark"), vae=tiny.networks()[0])
-    _, arrays = load_latents(target)
-    for workers in (0, 2):
-        (found,) = load_sequences([target], workers)
-        for name in Sequence._fields:
-            assert np.array_equal(getattr(found, name).numpy(), arrays[name])
-            assert getattr(found, name).dtype == torch.float32
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_file_of_latents_is_read_once(tmp_path, monkeypatch, workers):
+    paths = tiny.save_episodes(tmp_path / "rollouts", [11, 5, 8])
+    for path in paths:
+        job = Encoding(str(path), str(tmp_path / "latents" / path.name), "mark")
+        encode(job, vae=tiny.networks()[0])
+    read = []
+    plain = latents.load_arrays
+    monkeypatch.setattr(latents, "load_arrays", lambda p, kind: read.append(p) or plain(p, kind))
+    header = {"fingerprint": "mark", "sizes": {"latent_dim": tiny.LATENT_DIM}}
+    folders = str(tmp_path / "latents"), header, str(tmp_path / "rollouts")
+    found, _ = latents.load_all(*folders, workers)
+    assert [len(episode.action) for _, episode in found] == [11, 5, 8]
+    assert sorted(path.name for path in read) == [path.name for path in paths]
 
 
 def test_batches_hold_every_episode_once_beside_others_of_its_length():
-    sequences = [sequence(length) for length in (900, 10, 20, 890, 30, 910, 15)]
-    found = batches(sequences, 4, np.random.default_rng(0))
-    lengths = [sorted(len(s.action) for s in group) for group in found]
+    episodes = [encoded(length) for length in (900, 10, 20, 890, 30, 910, 15)]
+    found = batches(episodes, 4, np.random.default_rng(0))
+    lengths = [sorted(len(e.action) for e in group) for group in found]
     assert sorted(lengths) == [[10, 15, 20, 30], [890, 900, 910]]
-    firsts = {len(batches(sequences, 4, np.random.default_rng(i))[0]) for i in range(20)}
+    firsts = {len(batches(episodes, 4, np.random.default_rng(i))[0]) for i in range(20)}
     assert firsts == {3, 4}  # short ones do not always come first
 
 
-def test_pieces_cover_every_episode_in_order_with_one_frame_more_of_z():
-    group = [sequence(23), sequence(7, 100.0), sequence(10, 200.0)]
-    found = list(pieces(group, 10))
-    assert [tuple(mask.shape) for _, mask in found] == [(3, 10), (3, 10), (3, 3)]
-    assert sum(mask.sum() for _, mask in found) == 23 + 7 + 10
+def test_chunks_cover_every_episode_in_order_with_one_frame_more_of_z():
+    group = [encoded(23), encoded(7, 100.0), encoded(10, 200.0)]
+    found = list(chunks(group, 10))
+    assert [tuple(chunk.mask.shape) for chunk in found] == [(3, 10), (3, 10), (3, 3)]
+    assert sum(chunk.mask.sum() for chunk in found) == 23 + 7 + 10
     for row, episode in enumerate(group):
-        kept = [mask[row].bool() for _, mask in found]
+        kept = [chunk.mask[row].bool() for chunk in found]
+
+        def joined(name, moments=slice(None), row=row, kept=kept):
+            parts = [getattr(chunk, name)[row, moments] for chunk in found]
+            assert all(part.dtype == torch.float32 for part in parts)
+            return torch.cat([part[k] for part, k in zip(parts, kept, strict=True)]).numpy()
+
         for name in ("action", "reward", "terminated"):
-            parts = [getattr(p, name)[row][k] for (p, _), k in zip(found, kept, strict=True)]
-            assert torch.equal(torch.cat(parts), getattr(episode, name))
+            assert np.array_equal(joined(name), getattr(episode, name))
         for name in ("mu", "logvar"):
-            now = [getattr(p, name)[row, :-1][k] for (p, _), k in zip(found, kept, strict=True)]
-            then = [getattr(p, name)[row, 1:][k] for (p, _), k in zip(found, kept, strict=True)]
-            assert torch.equal(torch.cat(now), getattr(episode, name)[:-1])
-            assert torch.equal(torch.cat(then), getattr(episode, name)[1:])
+            assert np.array_equal(joined(name, slice(None, -1)), getattr(episode, name)[:-1])
+            assert np.array_equal(joined(name, slice(1, None)), getattr(episode, name)[1:])
 
 
 def test_padding_is_masked_and_holds_zeros():
-    (piece,) = pieces([sequence(5, 1.0), sequence(2, 1.0)], 10)
-    assert piece.mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
-    assert piece.sequence.mu[1, 3:].abs().sum() == 0
-    assert piece.sequence.action[1, 2:].abs().sum() == 0
-    assert piece.sequence.terminated[1].tolist() == [0, 1, 0, 0, 0]
+    (chunk,) = chunks([encoded(5, 1.0), encoded(2, 1.0)], 10)
+    assert chunk.mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
+    assert chunk.mu[1, 3:].abs().sum() == 0
+    assert chunk.action[1, 2:].abs().sum() == 0
+    assert chunk.terminated[1].tolist() == [0, 1, 0, 0, 0]
 
 
-def test_an_episode_of_exactly_the_length_is_one_piece():
-    assert len(list(pieces([sequence(20)], 20))) == 1
-    assert len(list(pieces([sequence(21)], 20))) == 2
+def test_an_episode_of_exactly_the_length_is_one_chunk():
+    assert len(list(chunks([encoded(20)], 20))) == 1
+    assert len(list(chunks([encoded(21)], 20))) == 2

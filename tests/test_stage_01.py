@@ -24,41 +24,41 @@ def test_01_records_whole_episodes_with_who_drove_and_where(finished):
     folder = finished.folder / "data" / "rollouts"
     assert sorted(path.name for path in folder.iterdir()) == EPISODES
     for name in EPISODES:
-        header, arrays = load_rollout(folder / name)
-        count = len(arrays["action"])
+        header, episode = load_rollout(folder / name)
+        count = len(episode.action)
         assert (header["driver"], str(header["seed"])) == tuple(name[:-4].split("_"))
         assert header["env_id"] == FAST_ID
         assert header["versions"]["gymnasium"] == importlib.metadata.version("gymnasium")
         assert header["versions"]["box2d"] == importlib.metadata.version("box2d")
-        assert header["score"] == pytest.approx(arrays["reward"].sum(), abs=0.01)
+        assert header["score"] == pytest.approx(episode.reward.sum(), abs=0.01)
         assert header["frames"] == count
-        assert not arrays["terminated"][:-1].any()
-        assert arrays["terminated"][-1] or count == 1000
-        assert arrays["action"].min() >= -1
-        assert arrays["action"].max() <= 1
-    settings = [load_header(folder / name, "rollout", "")["settings"] for name in EPISODES]
+        assert not episode.terminated[:-1].any()
+        assert episode.terminated[-1] or count == 1000
+        assert episode.action.min() >= -1
+        assert episode.action.max() <= 1
+    settings = [load_header(folder / name, "rollout")["settings"] for name in EPISODES]
     assert settings[0].keys() == {"noise", "disturbance", "line_offset", "grip"}
     assert settings[0] != settings[1]
     assert settings[2] == {}
 
 
 def test_01_pairs_every_action_with_what_was_seen_and_what_came_of_it(finished):
-    _, arrays = load_rollout(finished.folder / "data" / "rollouts" / EPISODES[2])
+    _, episode = load_rollout(finished.folder / "data" / "rollouts" / EPISODES[2])
     env = make_env(FAST_ID)
     obs, _ = env.reset(seed=1_100_000)
-    for t, action in enumerate(arrays["action"]):
-        assert np.array_equal(shrink(obs), arrays["obs"][t])
+    for t, action in enumerate(episode.action):
+        assert np.array_equal(shrink(obs), episode.obs[t])
         obs, reward, terminated, _, _ = env.step(action)
-        assert np.float32(reward) == arrays["reward"][t]
-        assert terminated == arrays["terminated"][t]
-    assert np.array_equal(shrink(obs), arrays["obs"][-1])
+        assert np.float32(reward) == episode.reward[t]
+        assert terminated == episode.terminated[t]
+    assert np.array_equal(shrink(obs), episode.obs[-1])
 
 
 def test_01_logs_and_pictures_the_episodes(finished):
     rows = read_log(finished.folder / "data" / "rollouts.csv")
     assert [str(int(row["seed"])) for row in rows] == [n[:-4].split("_")[1] for n in EPISODES]
     for name, row in zip(EPISODES, rows, strict=True):
-        header = load_header(finished.folder / "data" / "rollouts" / name, "rollout", "")
+        header = load_header(finished.folder / "data" / "rollouts" / name, "rollout")
         assert row == {key: header[key] for key in row}
     picture(finished.folder / "data" / "rollouts.png")
     assert "next: python 02_train_vae.py" in finished.said[1]

@@ -21,8 +21,8 @@ def test_02_leaves_a_v_that_has_learned(finished):
     assert header["sizes"] == {"latent_dim": tiny.LATENT_DIM}
     assert header["made_from"]["EPOCHS"] == 1
     assert "gymnasium" in header["provenance"]
-    _, arrays = load_rollout(finished.folder / "data" / "rollouts" / EPISODES[1])
-    frames = torch.from_numpy(arrays["obs"][::20])
+    _, episode = load_rollout(finished.folder / "data" / "rollouts" / EPISODES[1])
+    frames = torch.from_numpy(episode.obs[::20])
     torch.manual_seed(0)
     _, trained = vae.loss(frames)
     _, untrained = VAE(tiny.LATENT_DIM).loss(frames)

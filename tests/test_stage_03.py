@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from stages import EPISODES, FLAGS, contents, picture, replace_v
+from stages import EPISODES, FLAGS, contents, picture, replace_v, unmarked
 
 from models.inference import ROWS, Encoder
 from utils.storage.networks import load_vae
@@ -18,11 +18,11 @@ def test_03_encodes_every_frame_beside_its_action_and_outcome(finished):
     folder = finished.folder / "data"
     assert sorted(path.name for path in (folder / "latents").iterdir()) == EPISODES
     for name in EPISODES:
-        rollout, arrays = load_rollout(folder / "rollouts" / name)
+        rollout, episode = load_rollout(folder / "rollouts" / name)
         header, found = load_latents(folder / "latents" / name)
-        assert found["mu"].shape == (len(arrays["obs"]), tiny.LATENT_DIM)
+        assert found.mu.shape == (len(episode.obs), tiny.LATENT_DIM)
         for key in ("action", "reward", "terminated"):
-            assert np.array_equal(found[key], arrays[key])
+            assert np.array_equal(getattr(found, key), getattr(episode, key))
         assert header["driver"] == rollout["driver"]
         assert header["made_from"]["rollout"] == rollout["fingerprint"]
     picture(folder / "latents.png")
@@ -30,19 +30,19 @@ def test_03_encodes_every_frame_beside_its_action_and_outcome(finished):
 
 def test_03_gives_the_very_numbers_that_the_agent_sees_when_it_drives(finished):
     vae, _ = load_vae(finished.folder / "checkpoints")
-    _, arrays = load_rollout(finished.folder / "data" / "rollouts" / EPISODES[2])
+    _, episode = load_rollout(finished.folder / "data" / "rollouts" / EPISODES[2])
     _, found = load_latents(finished.folder / "data" / "latents" / EPISODES[2])
     encoder = Encoder(vae)
     row = torch.zeros(ROWS, 64, 64, 3, dtype=torch.uint8)
-    for t in (0, 7, 100, len(arrays["obs"]) - 1):
-        row[t % ROWS] = torch.from_numpy(arrays["obs"][t])
+    for t in (0, 7, 100, len(episode.obs) - 1):
+        row[t % ROWS] = torch.from_numpy(episode.obs[t])
         mu, logvar = encoder.encode(row)
-        assert np.array_equal(mu[t % ROWS].numpy(), found["mu"][t])
-        assert np.array_equal(logvar[t % ROWS].numpy(), found["logvar"][t])
+        assert np.array_equal(mu[t % ROWS].numpy(), found.mu[t])
+        assert np.array_equal(logvar[t % ROWS].numpy(), found.logvar[t])
     with torch.no_grad():
-        plain, _ = vae.encode(torch.from_numpy(arrays["obs"][::50]))
-    spread = found["mu"].std()
-    assert np.abs(plain.numpy() - found["mu"][::50]).max() < 0.1 * spread
+        plain, _ = vae.encode(torch.from_numpy(episode.obs[::50]))
+    spread = found.mu.std()
+    assert np.abs(plain.numpy() - found.mu[::50]).max() < 0.1 * spread
 
 
 def test_03_encodes_only_what_is_new_stale_or_damaged(project):
@@ -71,6 +71,22 @@ def test_03_removes_latents_whose_rollout_is_gone(project):
     (project / "data" / "rollouts" / EPISODES[2]).unlink()
     assert f"{EPISODES[2]} removed" in tiny.stage(3, **FLAGS[3])
     assert sorted(contents(project / "data" / "latents")) == EPISODES[:2]
+
+
+def test_03_removes_nothing_that_is_not_known_to_be_latents(project):
+    damaged = project / "data" / "latents" / "mine.npz"
+    damaged.write_bytes((project / "data" / "latents" / EPISODES[0]).read_bytes()[:-99])
+    tiny.stage(3, **FLAGS[3])
+    assert damaged.exists()
+
+
+def test_03_encodes_anew_what_does_not_say_in_which_game_it_was_driven(project, monkeypatch):
+    before = contents(project / "data" / "latents")
+    unmarked(project / "data" / "latents" / EPISODES[0])
+    assert "unknown" in (said := tiny.stage(3, **FLAGS[3]))
+    assert f"{EPISODES[0]} was driven in another game" in said
+    assert "2 of 3 episodes are encoded already" in said
+    assert contents(project / "data" / "latents") == before
 
 
 @pytest.mark.parametrize("workers", [1, 2, pytest.param(72, marks=pytest.mark.slow)])

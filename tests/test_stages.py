@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tiny
+import torch
 from stages import EPISODES, FLAGS, contents, film_frames, picture, replace_m, replace_v
 
 from utils.racing.evaluation import END_FRAMES
@@ -48,6 +49,76 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(project, number
         tiny.stage(number, **FLAGS[number])
     assert "\n" not in str(error.value)
     assert contents(project) == before
+
+
+DESTROYING = [
+    (1, {"rollouts": "data/latents"}, "autopilot_100000.npz is no rollout file"),
+    (1, {"rollouts": "checkpoints/vae"}, "vae.csv is no log by seed file"),
+    (3, {"latents": "data/rollouts"}, "autopilot_100000.npz is no latents file"),
+    (3, {"latents": "linked"}, "autopilot_100000.npz is no latents file"),
+    (3, {"latents": "checkpoints"}, "controller_evolution.npz is no latents file"),
+    (5, {"name": "vae"}, "vae.pt is no C file"),
+    (5, {"name": "mdn_rnn"}, "mdn_rnn.pt is no C file"),
+    (5, {"name": "Controller"}, "differs .* in upper and lower case alone"),
+    (5, {"name": "mine"}, "mine.pt is no C file"),
+    (5, {"imitation": "data", "name": "rollouts"}, "autopilot_100000.npz is no imitation round"),
+    (6, {"name": "mine"}, "mine.json is no report file"),
+    (6, {"name": "LATEST"}, "differs .* in upper and lower case alone"),
+    (6, {"film": "notes.mp4"}, "notes.mp4 is no film file"),
+]
+
+
+@pytest.mark.parametrize(("number", "flags", "sentence"), DESTROYING)
+def test_no_name_makes_a_stage_destroy_what_is_not_its_own(project, number, flags, sentence):
+    (project / "linked").symlink_to("data/rollouts")
+    torch.save({"my": "network"}, project / "checkpoints" / "mine.pt")
+    (project / "checkpoints" / "results" / "mine.json").write_text('{"my": "notes"}')
+    (project / "notes.mp4").write_text("no film at all")
+    before = contents(project)
+    with pytest.raises(UserError, match=sentence):
+        tiny.stage(number, **FLAGS[number] | flags)
+    assert contents(project) == before
+
+
+def test_hidden_and_half_written_files_are_nobodys(project):
+    for folder in (project / "data" / "rollouts", project / "data" / "latents"):
+        for name in ("._autopilot_100000.npz", ".random_1.tmp.0a1b.npz", "random_1.tmp.77.npz"):
+            (folder / name).write_bytes(b"no archive")
+    before = contents(project)
+    assert "3 episodes in" in tiny.stage(1, **FLAGS[1])
+    assert "trained from these rollouts already" in tiny.stage(2, **FLAGS[2])
+    said = tiny.stage(3, **FLAGS[3])
+    assert "3 of 3 episodes are encoded already" in said
+    assert "removed" not in said
+    assert "trained from these latents already" in tiny.stage(4, **FLAGS[4])
+    after = contents(project)
+    assert {k: v for k, v in after.items() if not k.endswith(".png")} == {
+        k: v for k, v in before.items() if not k.endswith(".png")
+    }
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_a_picture_that_fails_leaves_the_network_and_no_former_picture(
+    project, monkeypatch, number
+):
+    name, kind, picture = {
+        2: ("02_train_vae.reconstructions", "vae.pt", "vae_frames.png"),
+        4: ("04_train_mdn_rnn.dream_film", "mdn_rnn.pt", "dream.mp4"),
+    }[number]
+
+    def fail(*_):
+        raise RuntimeError("latex could not be found")
+
+    before = (project / "checkpoints" / kind).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(name, fail)
+        with pytest.raises(RuntimeError, match="latex"):
+            tiny.stage(number, **FLAGS[number] | {"seed": 2})
+    saved = (project / "checkpoints" / kind).read_bytes()
+    assert saved != before
+    assert not (project / "checkpoints" / picture).exists()
+    assert "saved" in tiny.stage(number, **FLAGS[number] | {"seed": 2})
+    assert (project / "checkpoints" / picture).exists()
 
 
 def test_04_refuses_latents_of_another_v(project):
@@ -172,5 +243,5 @@ def test_all_stages_from_an_empty_folder(tmp_path):
     for name in ("vae_frames", "mdn_rnn", "controller", "results/latest"):
         picture(tmp_path / "checkpoints" / f"{name}.png")
     _, learned = load_latents(tmp_path / "data" / "latents" / "autopilot_100000.npz")
-    assert learned["mu"].shape[1] == 32
-    assert learned["mu"].std() > 0.01
+    assert learned.mu.shape[1] == 32
+    assert learned.mu.std() > 0.01

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,18 @@ def stop_once(job, folder):
     if job == 3 and _first_time(folder, job):
         os.kill(os.getpid(), signal.SIGSTOP)
     return 3 * job
+
+
+def stop_once_while_sending(job, folder):
+    """Job 3 stops its worker when half of its result is in the pipe."""
+    if job == 3 and _first_time(folder, job):
+        Connection._send = send_half_and_stop
+    return np.full(500_000, job)
+
+
+def send_half_and_stop(connection, message):
+    os.write(connection.fileno(), bytes(message[: len(message) // 2][:50_000]))
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def always_die_on_three(job):
@@ -141,6 +154,22 @@ class DieTogether(LockStep):
     def advance(self):
         if -1 in self.left.values():
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().advance()
+
+
+class StopsWhileItIsGivenMore(LockStep):
+    """A job of one step makes room for the next one; the worker stops, once, as that is sent."""
+
+    def __init__(self, folder):
+        super().__init__(slots=2)
+        self.folder = folder
+
+    def start(self, job_id, job):
+        super().start(job_id, job[0])
+
+    def advance(self):
+        if self.steps == 1 and _first_time(self.folder, "stop"):
+            os.kill(os.getpid(), signal.SIGSTOP)
         return super().advance()
 
 
@@ -329,6 +358,22 @@ def test_a_stopped_worker_counts_as_hung(tmp_path):
     """SIGSTOP: not even a thread of the worker could tell."""
     with pool(2, stop_once, folder=str(tmp_path), job_seconds=1.0) as workers:
         assert workers.run(range(10)) == [3 * job for job in range(10)]
+        assert workers.restarts == 1
+
+
+def test_a_worker_that_stops_in_the_middle_of_sending_counts_as_hung(tmp_path):
+    with pool(2, stop_once_while_sending, folder=str(tmp_path), job_seconds=2.0) as workers:
+        results = workers.run(range(10))
+        assert workers.restarts == 1
+    assert [result.tolist()[-1] for result in results] == list(range(10))
+
+
+def test_main_does_not_wait_for_a_worker_that_does_not_read(tmp_path):
+    jobs = [(3,), (1,), (1, bytes(50_000_000))]  # the last is more than a pipe holds
+    with Workers(
+        1, StopsWhileItIsGivenMore, {"folder": str(tmp_path)}, slots=2, job_seconds=3.0
+    ) as workers:
+        assert len(workers.run(jobs)) == 3
         assert workers.restarts == 1
 
 

@@ -20,7 +20,7 @@ from utils.storage.networks import (
     save_network,
     vae_path,
 )
-from utils.world_model.episodes import save_rollout
+from utils.world_model.episodes import Episode, save_rollout
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = (
@@ -74,7 +74,7 @@ def save_c(path: Path, parameters: np.ndarray, start: str = "zeros") -> None:
     save_controller(path, parameters, made_from)
 
 
-def episode(frames: int, seed: int = 0) -> dict[str, np.ndarray]:
+def episode(frames: int, seed: int = 0) -> Episode:
     """A made-up episode of so many actions: a square that wanders over a plain ground."""
     rng = np.random.default_rng(seed)
     obs = np.empty((frames + 1, 64, 64, 3), np.uint8)
@@ -83,12 +83,8 @@ def episode(frames: int, seed: int = 0) -> dict[str, np.ndarray]:
         obs[t, y : y + 16, x : x + 16] = rng.integers(0, 256, 3)
     ends = np.zeros(frames, bool)
     ends[-1] = True
-    return {
-        "obs": obs,
-        "action": rng.random((frames, 3), np.float32),
-        "reward": rng.random(frames, np.float32),
-        "terminated": ends,
-    }
+    action, reward = rng.random((frames, 3), np.float32), rng.random(frames, np.float32)
+    return Episode(obs, action, reward, ends)
 
 
 def save_episodes(folder: Path, lengths: list[int]) -> list[Path]:

@@ -21,6 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project
 
+from utils.runtime.start import run
+
 import cv2
 import torch
 
@@ -40,7 +42,6 @@ from benchmark.measuring import (
 )
 from benchmark.simulators import measure_memory, measure_simulators, record_races
 from benchmark.workers import measure_workers
-from utils.runtime.command_line import run
 from utils.storage.artifacts import save_json
 from utils.storage.provenance import ROOT, provenance
 

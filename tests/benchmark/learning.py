@@ -14,10 +14,10 @@ from benchmark.measuring import Effort, Figures, heading, line, speed_lines, tak
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE, sample, to_floats
 from utils.runtime.workers import OneAtATime, Workers
+from utils.world_model.chunks import batches
 from utils.world_model.episodes import batches_of_frames
-from utils.world_model.latents import Encoding, encode
-from utils.world_model.sequences import batches, load_sequences
-from utils.world_model.training import CLIP, Training
+from utils.world_model.latents import Encoding, encode, load_latents
+from utils.world_model.training import Training, learning_rate
 
 
 class PaperVAE(nn.Module):
@@ -74,8 +74,8 @@ def measure_vae_training(rollouts: list[Path], effort: Effort, folder: Path) -> 
     """Stage 02's steps, reading included, beside the paper's networks on frames in memory."""
     stage = importlib.import_module("02_train_vae")
     ours, paper = VAE().to(memory_format=torch.channels_last), PaperVAE()
-    ours_training = _training(ours, folder, stage.LEARNING_RATE)
-    paper_training = _training(paper, folder, stage.LEARNING_RATE)
+    our_steps = Steps(ours, folder, stage.LEARNING_RATE)
+    paper_steps = Steps(paper, folder, stage.LEARNING_RATE)
     rng = np.random.default_rng(0)
     batch = min(stage.BATCH, effort.frame_batch)
 
@@ -86,12 +86,12 @@ def measure_vae_training(rollouts: list[Path], effort: Effort, folder: Path) -> 
 
     def train_ours(turn: int) -> int:
         for pixels in itertools.islice(endless, effort.frame_batches):
-            ours_training.step(*stage._loss(ours, pixels, stage.KL_TOLERANCE), done=0.0)
+            our_steps.take(*stage._loss(ours, pixels, stage.KL_TOLERANCE))
         return effort.frame_batches * batch
 
     def train_paper(turn: int) -> int:
         for _ in range(effort.paper_batches):
-            paper_training.step(*paper.loss(torch.from_numpy(kept)), done=0.0)
+            paper_steps.take(*paper.loss(torch.from_numpy(kept)))
         return effort.paper_batches * batch
 
     with threads(effort.cores):
@@ -110,16 +110,16 @@ def measure_rnn_training(latents: Path, effort: Effort, folder: Path) -> Figures
     """Stage 04's steps on whole episodes."""
     stage = importlib.import_module("04_train_mdn_rnn")
     rnn = MDNRNN(hidden=stage.HIDDEN, mixtures=stage.MIXTURES)
-    training = _training(rnn, folder, stage.LEARNING_RATE, CLIP)
-    sequences = load_sequences(sorted(latents.glob("*.npz")), workers=0)
+    steps = Steps(rnn, folder, stage.LEARNING_RATE, stage.CLIP)
+    episodes = [load_latents(path)[1] for path in sorted(latents.glob("*.npz"))]
     count = min(stage.BATCH, effort.episode_batch)
-    sequences = list(itertools.islice(itertools.cycle(sequences), count))
-    (group,) = batches(sequences, count, np.random.default_rng(0))
+    episodes = list(itertools.islice(itertools.cycle(episodes), count))
+    (group,) = batches(episodes, count, np.random.default_rng(0))
 
     def train(turn: int) -> int:
         for loss, parts in stage._losses(rnn, group, stage.LENGTH):
-            training.step(loss, parts, done=0.0)
-        return sum(len(sequence.action) for sequence in group)
+            steps.take(loss, parts)
+        return sum(len(episode.action) for episode in group)
 
     name = "04: M"
     with threads(effort.cores):
@@ -128,7 +128,24 @@ def measure_rnn_training(latents: Path, effort: Effort, folder: Path) -> Figures
     return {"rnn_training_frames_per_s": rates.of(name)}
 
 
-def _training(network: nn.Module, folder: Path, rate: float, clip: float | None = None) -> Training:
-    training = Training(network, folder, type(network).__name__, {}, 1, rate, clip)
-    next(training.epochs(seed=0))
-    return training
+class Steps:
+    """What stages 02 and 04 do with a loss."""
+
+    def __init__(
+        self, network: nn.Module, folder: Path, rate: float, clip: float | None = None
+    ) -> None:
+        self._network, self._rate, self._clip = network, rate, clip
+        self._adam = torch.optim.Adam(network.parameters(), rate, fused=True)
+        target = folder / f"{type(network).__name__}.pt"
+        self._training = Training(network, self._adam, target, {}, epochs=1)
+        next(self._training.epochs(seed=0))
+
+    def take(self, loss: torch.Tensor, parts: dict[str, torch.Tensor]) -> None:
+        self._training.note(loss, parts)
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate(self._rate, 0.0)
+        self._adam.zero_grad()
+        loss.backward()
+        if self._clip:
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._clip)
+        self._adam.step()

@@ -37,8 +37,8 @@ def measure_simulators(rollouts: list[Path], effort: Effort) -> Figures:
     """The same races, action for action, on all simulators: resets and first second included."""
     episodes = []
     for path in rollouts:
-        header, arrays = load_rollout(path)
-        episodes.append((header["seed"], arrays["action"][: effort.frames]))
+        header, episode = load_rollout(path)
+        episodes.append((header["seed"], episode.action[: effort.frames]))
     rewards = defaultdict(dict)
 
     def contender(name: str, env: Any, times: int = 1) -> Callable[[int], int]:

@@ -18,12 +18,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project
 
+from utils.runtime.start import run
+
 import torch
 
 from faults import soak
 from faults.campaign import QUICK, THOROUGH
 from faults.table import run_campaign
-from utils.runtime.command_line import run
 from utils.storage.artifacts import save_json
 from utils.storage.provenance import provenance
 

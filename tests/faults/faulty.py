@@ -19,7 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.runtime.command_line import run
+from utils.runtime.start import run
+
 from utils.runtime.workers import Workers
 
 

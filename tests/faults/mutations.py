@@ -324,7 +324,7 @@ def unfit() -> list[Case]:
 
 def _kind_and_contents(path: Path) -> tuple[str, dict[str, Any]]:
     contents = torch.load(path, weights_only=True)
-    return contents["kind"], load_tensors(path, contents["kind"], "")
+    return contents["kind"], load_tensors(path, contents["kind"])
 
 
 def _save(path: Path, kind: str, contents: dict[str, Any]) -> None:
@@ -360,8 +360,8 @@ def _arrays(kind: str, **changes: Callable | None) -> Callable[[Path], None]:
     """Change some arrays of an .npz (None drops one), and seal it anew."""
 
     def apply(path: Path) -> None:
-        header = load_header(path, kind, "")
-        _, arrays = load_arrays(path, kind, "")
+        header = load_header(path, kind)
+        _, arrays = load_arrays(path, kind)
         for name, change in changes.items():
             array = arrays.pop(name)
             if change is not None:
@@ -374,7 +374,7 @@ def _arrays(kind: str, **changes: Callable | None) -> Callable[[Path], None]:
 
 def _meta(kind: str, **changes: Any) -> Callable[[Path], None]:
     def apply(path: Path) -> None:
-        header, arrays = load_arrays(path, kind, "")
+        header, arrays = load_arrays(path, kind)
         del header["kind"], header["fingerprint"]
         save_arrays(path, kind, arrays, **header | changes)
 

@@ -147,7 +147,7 @@ def _load(path: Path, origin: dict[str, Any], width: int) -> Round | None:
     if not path.exists():
         return None
     try:
-        header, arrays = load_arrays(path, "imitation round", "delete it")
+        header, arrays = load_arrays(path, "imitation round")
     except UserError as error:
         print(f"{error} Driving this round again.")
         return None

@@ -95,7 +95,7 @@ class Search:
         if not self.path.exists():
             return False
         remedy = "delete it to start over, or give the new run another NAME"
-        header, arrays = load_arrays(self.path, "evolution", remedy)
+        header, arrays = load_arrays(self.path, "evolution")
         try:
             self._demand_same(dict(header["made_from"]), remedy)
             if not is_of_this_game(header):

@@ -95,7 +95,7 @@ def picture_worst(path: Path, laps: Sequence[Lap]) -> None:
 
 def load_report(path: Path) -> dict[str, Any]:
     """Read a report back."""
-    return load_json(path, "report", "run python 06_evaluate.py")
+    return load_json(path, "report")
 
 
 def film(

@@ -1,16 +1,17 @@
-"""The command line: a script's constants as flags, and its errors as single sentences."""
+"""A script's constants as flags, each of them checked."""
 
 import argparse
 import math
+import os
 import re
-import signal
-import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from utils.runtime.errors import UserError, system_trouble
+from utils.runtime.errors import UserError
 
 
 class Check(NamedTuple):
@@ -23,11 +24,8 @@ class Check(NamedTuple):
 
 def whole(least: int = 0, most: float = math.inf) -> Check:
     """An int between `least` and `most`."""
-    return Check(
-        int,
-        lambda value: type(value) is int and least <= value <= most,
-        f"a whole number {_between(least, most)}",
-    )
+    wants = f"a whole number {_between(least, most)}"
+    return Check(int, lambda value: least <= value <= most, wants)
 
 
 def processes(least: int = 0) -> Check:
@@ -41,12 +39,10 @@ def seed() -> Check:
 
 
 def number(least: float = -math.inf, most: float = math.inf) -> Check:
-    """A finite int or float between `least` and `most`."""
+    """A finite float between `least` and `most`."""
     return Check(
         float,
-        lambda value: (
-            type(value) in (int, float) and math.isfinite(value) and least <= value <= most
-        ),
+        lambda value: math.isfinite(value) and least <= value <= most,
         f"a number {_between(least, most)}",
     )
 
@@ -57,22 +53,22 @@ def choice(*options: str) -> Check:
 
 
 def folder() -> Check:
-    """A folder that exists or can be made: nothing on its way may be a file."""
+    """A folder that exists or can be made: nothing on its way may be a file or a broken link."""
 
-    def allows(value: Any) -> bool:
-        if not isinstance(value, str) or not value or "\0" in value:
+    def allows(value: str) -> bool:
+        if not value or "\0" in value:
             return False
         path = Path(value)
-        return all(part.is_dir() for part in (path, *path.parents) if part.exists())
+        return all(part.is_dir() for part in (path, *path.parents) if os.path.lexists(part))
 
-    return Check(str, allows, "a folder, and no file may stand in its place")
+    return Check(str, allows, "a folder, and no file may stand in its place, nor a link to nowhere")
 
 
 def word() -> Check:
     """A name of letters, digits, dots, dashes and underscores (it becomes part of a file name)."""
     return Check(
         str,
-        lambda value: isinstance(value, str) and re.fullmatch(r"\w[\w.-]*", value) is not None,
+        lambda value: re.fullmatch(r"\w[\w.-]*", value) is not None,
         "a plain name of letters, digits, dots, dashes and underscores",
     )
 
@@ -105,54 +101,29 @@ def settings(script: dict[str, Any], argv: list[str] | None, **checks: Check) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    for name in checks:
+    for name, check in checks.items():
         parser.add_argument(
             _flag(name),
+            dest=name,
+            type=partial(_checked, name, check),
+            default=str(script[name]),  # as text, so that an edited constant is checked, too
             metavar=str(script[name]).replace("%", "%%"),
-            default=None,
             help=reasons.get(name, "").replace("%", "%%"),
         )
-    given = vars(parser.parse_args(argv))
-    values = {}
-    for name, check in checks.items():
-        text = given[name.lower()]
-        values[name] = script[name] if text is None else _read(text, name, check)
-        if not check.allows(values[name]):
-            raise UserError(f"{name} ({_flag(name)}) must be {check.wants}, not {values[name]!r}.")
-    return SimpleNamespace(**values)
-
-
-def run(main: Callable[[], None]) -> None:
-    """Run a script's `main`: status 2 and one sentence on a user's error, 130 when stopped."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        main()
-    except UserError as error:
-        _leave(str(error), 2)
-    except KeyboardInterrupt:
-        _leave("stopped; what is saved stays, and the same command goes on from there.", 130)
-    except OSError as error:
-        sentence = system_trouble(error)
-        if not sentence:
-            raise
-        _leave(sentence, 2)
-
-
-def _leave(sentence: str, status: int) -> None:
-    print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr)
-    sys.exit(status)
+    return parser.parse_args(argv, SimpleNamespace())
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists every flag.")
 
 
-def _read(text: str, name: str, check: Check) -> Any:
-    try:
-        return check.read(text)
-    except ValueError:
-        raise UserError(f"{name} ({_flag(name)}) must be {check.wants}, not {text!r}.") from None
+def _checked(name: str, check: Check, text: str) -> Any:
+    with suppress(ValueError):
+        value = check.read(text)
+        if check.allows(value):
+            return value
+    raise UserError(f"{name} ({_flag(name)}) must be {check.wants}, not {text!r}.")
 
 
 def _flag(name: str) -> str:

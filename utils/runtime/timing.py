@@ -1,8 +1,15 @@
 """How long something has taken, how long it still takes, and what it cost."""
 
 import time
+from typing import Protocol
 
-from utils.runtime.workers import Workers
+
+class Spender(Protocol):
+    """Has processes of its own, as `utils.runtime.workers.Workers` has."""
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that they have spent."""
 
 
 class Clock:
@@ -15,7 +22,7 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self._start
 
     def left(self, done: float) -> str:
@@ -35,24 +42,24 @@ def duration(seconds: float) -> str:
 class Meter:
     """What something costs: wall time, and the processor time of all processes."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Spender) -> None:
         self._workers = workers
         self._start = time.monotonic()
         self._cpu = self._processor_seconds()
 
     @property
     def seconds(self) -> float:
-        """Of wall time."""
+        """Wall time since the start."""
         return time.monotonic() - self._start
 
     @property
     def processor_seconds(self) -> float:
-        """Measured, of this process and its workers."""
+        """Processor time that this process and its workers have spent since the start."""
         return self._processor_seconds() - self._cpu
 
     @property
     def core_hours(self) -> float:
-        """The same in hours."""
+        """The processor time in hours of one core."""
         return self.processor_seconds / 3600
 
     def _processor_seconds(self) -> float:

@@ -7,76 +7,189 @@ missing, truncated, foreign or tampered with becomes a UserError that names the 
 """
 
 import hashlib
-import io
 import json
+import math
 import os
+import secrets
+import shlex
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 from utils.runtime.errors import UserError, system_trouble
+from utils.storage.provenance import ROOT
 
 HEADER = "header.json"
-MOST_BYTES = 2 << 30  # a file that claims to unpack to more than this is not one of ours
+MOST_BYTES = 2 << 30  # a file that claims to unpack to more than this is not one of ours,
+MOST_SHRUNK = 300  # unless it is large itself: nothing that we write shrinks more than 230 times
+OLD = 6 * 3600  # seconds; nobody still writes at a temporary file that has not changed for so long
+
+COLLECT = "run python 01_collect_rollouts.py"
+TRAIN_V = "run python 02_train_vae.py"
+ENCODE = "run python 03_encode_dataset.py"
+TRAIN_M = "run python 04_train_mdn_rnn.py"
+TRAIN_C = "run python 05_train_controller.py --name {name}"
+EVALUATE = "run python 06_evaluate.py --name {name}"
+REMEDIES = {  # of a file of each kind: what to do where it is missing, and where it is not sound
+    "rollout": (COLLECT, f"delete it and {COLLECT}"),
+    "V": (TRAIN_V, TRAIN_V),
+    "latents": (ENCODE, f"delete it and {ENCODE}"),
+    "M": (TRAIN_M, TRAIN_M),
+    "C": (TRAIN_C, TRAIN_C),
+    "imitation round": (TRAIN_C, "delete it"),
+    "evolution": (TRAIN_C, "delete it to start over, or give the new run another NAME"),
+    "training state": ("run the same command again", "delete it to start over"),
+    "report": (EVALUATE, EVALUATE),
+}
+
+
+def remedy(path: str | Path, kind: str, missing: bool = False) -> str:
+    """What mends a file of this kind that is missing, or that is not sound."""
+    text = REMEDIES[kind][0 if missing else 1].format(name=Path(path).stem)
+    return text.replace(" --name controller", "").replace(" --name latest", "")
+
+
+def whereabouts(path: str | Path) -> str:
+    """Where a relative path was looked for, if that is not the project's own folder."""
+    here = Path.cwd()
+    if Path(path).is_absolute() or here == ROOT:
+        return ""
+    return f" in {here} (the project itself is in another folder: cd {shlex.quote(str(ROOT))})"
+
+
+def files(folder: str | Path) -> list[Path]:
+    """The .npz files of a folder by name, without hidden and half-written ones."""
+    paths = Path(folder).glob("*.npz")
+    return sorted(p for p in paths if not p.name.startswith(".") and ".tmp." not in p.name)
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, with its suffix, that becomes `path` if the block succeeds.
 
-    A reader sees the old file or the new one whole, whenever the writer dies.
+    A reader sees the old file or the new one whole, whenever the writer dies. No two writers have
+    the same temporary path, on whatever machines that share the folder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.stem}.tmp.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.tmp.{secrets.token_hex(6)}{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, FileNotFoundError) and error.filename == str(temporary):
+            raise UserError(
+                f"{path} was not written, because somebody removed it half-written, or its folder; "
+                "run the same command again."
+            ) from error
         raise
 
 
 def sweep(directory: str | Path, stem: str = "*") -> None:
-    """Remove what killed writers left half-written in `directory`, of files called `stem`."""
-    for path in Path(directory).glob(f"{stem}.tmp.*"):
-        writer = path.name.split(".tmp.")[1].split(".")[0]
-        if writer.isdigit() and not _runs(int(writer)):
-            path.unlink(missing_ok=True)
+    """Remove what killed writers left half-written in `directory`, of files called `stem`.
+
+    Only age tells it from a living writer's, who may be on another machine.
+    """
+    for path in Path(directory).glob(f".{stem}.tmp.*"):
+        with suppress(FileNotFoundError):  # somebody else sweeps, or the writer is done
+            if time.time() - path.stat().st_mtime > OLD:
+                path.unlink()
 
 
-def demand_writable(*paths: str | Path) -> None:
-    """Refuse before the work what could not be written after it.
+def demand_writable(outputs: Mapping[Path, str]) -> None:
+    """Refuse before the work what could not be written after it, or would replace something else.
+
+    Args:
+        outputs: the kind of each file to be written, as `kind_of` tells it; a file called "*.npz"
+            stands for all of its folder.
 
     Raises:
-        UserError: a folder stands where a file belongs, or the folder around it is read-only.
+        UserError: a folder, a dangling link or a file of another kind is in the way, a file there
+            has this name in other case, or the folder around it is none or read-only.
     """
-    for path in map(Path, paths):
-        if path.is_dir():
-            raise UserError(f"{path} is a folder where a file belongs; move it away.")
-        around = next(parent for parent in path.absolute().parents if parent.exists())
+    for path, kind in outputs.items():
+        around = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        if not around.is_dir():
+            raise UserError(f"{path} cannot be written: {around} is no folder; move it away.")
         if not os.access(around, os.W_OK):
             raise UserError(f"{path} cannot be written: {around} is read-only; change that.")
+        if path.name == "*.npz":
+            standing = files(path.parent)
+        else:
+            same = path.name.casefold()
+            standing = [p for p in path.parent.glob("*") if p.name.casefold() == same]
+        for there in standing:
+            if path.name not in (there.name, "*.npz"):
+                raise UserError(
+                    f"{there} differs from {path} in upper and lower case alone, which some disks "
+                    "take for the same; choose another name."
+                )
+            if there.is_dir():
+                raise UserError(f"{there} is a folder where a file belongs; move it away.")
+            if not there.exists():
+                raise UserError(f"{there} is a link that leads nowhere; move it away.")
+            if kind_of(there) not in (kind, ""):
+                raise UserError(
+                    f"{there} is no {kind} file, but stands where one is to be written; "
+                    "move it away, or choose another name or folder."
+                )
 
 
-def _runs(process: int) -> bool:
-    if os.name == "nt":  # where signal 0 is not a question
-        return True
+def kind_of(path: Path) -> str:
+    """What a file says it is: the kind of an artefact, "picture", "film" or "log by COLUMN".
+
+    Returns:
+        "" for an empty file, and for one of ours that is too damaged to tell; "foreign" for a
+        whole file of somebody else's.
+    """
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if not start:
+        return ""
+    if path.suffix == ".csv":
+        return "log by " + start.split(b",")[0].decode("ascii", "replace")
+    if path.suffix == ".png":
+        return "picture" if start.startswith(b"\x89PNG") else "foreign"
+    if path.suffix == ".mp4":
+        return "film" if start[4:8] == b"ftyp" else "foreign"
     try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
+        contents = _contents(path)
+    except Exception as error:
+        if system_trouble(error):
+            raise
+        return "" if start.startswith(b"PK") and not _is_whole(path) else "foreign"
+    kind = contents.get("kind") if isinstance(contents, dict) else None
+    return kind if isinstance(kind, str) else "foreign"
+
+
+def _contents(path: Path) -> Any:
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    if path.suffix == ".pt":
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    with zipfile.ZipFile(path) as archive:
+        return _header(archive)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception as error:  # a hostile file can make a decoder raise anything at all
+        if system_trouble(error):
+            raise
         return False
-    except PermissionError:
-        pass  # it runs, as somebody else's
-    return True
 
 
 def fingerprint(contents: Mapping[str, Any]) -> str:
@@ -103,43 +216,38 @@ def save_arrays(
     """
     header = {"kind": kind, **header}
     header["fingerprint"] = fingerprint({**arrays, "header": header})
-    members = {HEADER: json.dumps(header).encode()}
-    for name, array in arrays.items():
-        buffer = io.BytesIO()
-        np.lib.format.write_array(buffer, np.asarray(array, order="C"), allow_pickle=False)
-        members[f"{name}.npy"] = buffer.getbuffer()
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, data in members.items():
-            member = zipfile.ZipInfo(name)
-            member.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(_fast(member), "w") as file:
-                file.write(data)
+        with _member(archive, HEADER) as file:
+            file.write(json.dumps(header).encode())
+        for name, array in arrays.items():
+            with _member(archive, f"{name}.npy", array.nbytes) as file:
+                np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
     return header["fingerprint"]
 
 
-def load_header(path: str | Path, kind: str, remedy: str) -> dict[str, Any]:
+def load_header(path: str | Path, kind: str) -> dict[str, Any]:
     """The header of an .npz artefact, without its arrays."""
-    with _refusing(path, kind, remedy), zipfile.ZipFile(path) as archive:
+    with _refusing(path, kind), zipfile.ZipFile(path) as archive:
         return _header(archive, kind)
 
 
-def load_arrays(
-    path: str | Path, kind: str, remedy: str
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Header and arrays of an .npz artefact, whole and as they were written.
 
     Raises:
         UserError: the file is missing, damaged, of another kind, or holds NaN or infinity.
     """
-    with _refusing(path, kind, remedy), zipfile.ZipFile(path) as archive:
-        _demand_possible(_unpacked(archive))
+    with _refusing(path, kind), zipfile.ZipFile(path) as archive:
+        _demand_possible(path, _unpacked(archive))
         header = _header(archive, kind)
         arrays = {}
         for member in archive.infolist():
             if member.filename != HEADER:
-                name = member.filename.removesuffix(".npy")
                 with archive.open(member) as data:
-                    arrays[name] = np.lib.format.read_array(data, allow_pickle=False)
+                    _demand_honest(data, member.file_size)
+                    data.seek(0)
+                    array = np.lib.format.read_array(data, allow_pickle=False)
+                arrays[member.filename.removesuffix(".npy")] = array
         claimed = header.pop("fingerprint")
         if fingerprint({**arrays, "header": header}) != claimed:
             raise ValueError("its contents are not those that were written")
@@ -155,29 +263,28 @@ def save_tensors(
     """Write a network's weights and a plain header to a .pt file; returns their fingerprint."""
     mark = fingerprint(weights)
     contents = {"kind": kind, **header, "fingerprint": mark, "weights": dict(weights)}
-    buffer = io.BytesIO()  # torch itself would not say that the disk is full
+    buffer = BytesIO()  # torch itself would not say that the disk is full
     torch.save(contents, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
     return mark
 
 
-def load_tensors(path: str | Path, kind: str, remedy: str) -> dict[str, Any]:
+def load_tensors(path: str | Path, kind: str) -> dict[str, Any]:
     """Header and, under "weights", the tensors of a .pt artefact.
 
     Raises:
         UserError: the file is missing, damaged, of another kind, or holds NaN or infinity.
     """
-    with _refusing(path, kind, remedy):
+    with _refusing(path, kind):
         with zipfile.ZipFile(path) as archive:
-            _demand_possible(_unpacked(archive))
+            _demand_possible(path, _unpacked(archive))
             if archive.testzip():  # the fingerprint speaks for the weights, not for the header
                 raise ValueError("its contents are not those that were written")
         contents = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(contents, dict) or contents.get("kind") != kind:
-            raise ValueError(f"it is no {kind} file")
+        _demand_kind(contents, kind)
         weights = contents["weights"]
-        _demand_possible(sum(t.numel() * t.element_size() for t in weights.values()))
+        _demand_possible(path, sum(t.numel() * t.element_size() for t in weights.values()))
         if fingerprint(weights) != contents["fingerprint"]:
             raise ValueError("its contents are not those that were written")
         for name, tensor in weights.items():
@@ -192,12 +299,11 @@ def save_json(path: str | Path, contents: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 
-def load_json(path: str | Path, kind: str, remedy: str) -> dict[str, Any]:
+def load_json(path: str | Path, kind: str) -> dict[str, Any]:
     """Read a report back."""
-    with _refusing(path, kind, remedy):
+    with _refusing(path, kind):
         contents = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(contents, dict) or contents.get("kind") != kind:
-            raise ValueError(f"it is no {kind} file")
+        _demand_kind(contents, kind)
         return contents
 
 
@@ -205,51 +311,82 @@ def _unpacked(archive: zipfile.ZipFile) -> int:
     return sum(member.file_size for member in archive.infolist())
 
 
-def _demand_possible(size: int, most: int = MOST_BYTES) -> None:
-    if size > most:
+def _demand_possible(path: str | Path, size: int) -> None:
+    if size > max(MOST_BYTES, MOST_SHRUNK * os.path.getsize(path)):
         raise ValueError("it claims an impossible size")
 
 
-def _header(archive: zipfile.ZipFile, kind: str) -> dict[str, Any]:
+def _demand_honest(data: IO[bytes], size: int) -> None:
+    """Refuse an array that claims more than its `size` in the archive: claims take memory."""
+    np.lib.format.read_magic(data)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(data)
+    if math.prod(shape) * dtype.itemsize != size - data.tell():
+        raise ValueError("it claims an impossible size")
+
+
+def _header(archive: zipfile.ZipFile, kind: str = "") -> dict[str, Any]:
     member = archive.getinfo(HEADER)
-    _demand_possible(member.file_size, 1 << 24)
+    if member.file_size > 1 << 24:
+        raise ValueError("it claims an impossible size")
     header = json.loads(archive.read(member))
-    if not isinstance(header, dict) or header.get("kind") != kind:
-        raise ValueError(f"it is no {kind} file")
-    if not isinstance(header.get("fingerprint"), str):
-        raise ValueError("it bears no fingerprint")
+    if kind:
+        _demand_kind(header, kind)
+        if not isinstance(header.get("fingerprint"), str):
+            raise ValueError("it bears no fingerprint")
     return header
 
 
-def _fast(member: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    """Level 1: frames shrink tenfold all the same, and the simulator is not kept waiting."""
-    if hasattr(member, "compress_level"):  # public since Python 3.13
-        member.compress_level = 1
-    else:
-        member._compresslevel = 1
-    return member
+class _OtherKindError(ValueError):
+    pass
+
+
+def _demand_kind(contents: Any, kind: str) -> None:
+    if not isinstance(contents, dict) or contents.get("kind") != kind:
+        raise _OtherKindError
+
+
+def _member(archive: zipfile.ZipFile, name: str, size: int = 0) -> IO[bytes]:
+    """A new member of an archive; zip wants to know beforehand if it may exceed 2 GiB."""
+    member = zipfile.ZipInfo(name)
+    member.compress_type = zipfile.ZIP_DEFLATED
+    # Level 1: frames shrink tenfold all the same, and the simulator is not kept waiting. The
+    # attribute is public since Python 3.13.
+    level = "compress_level" if hasattr(member, "compress_level") else "_compresslevel"
+    setattr(member, level, 1)
+    return archive.open(member, "w", force_zip64=size > 1 << 30)
 
 
 @contextmanager
-def _refusing(path: str | Path, kind: str, remedy: str) -> Iterator[None]:
+def _refusing(path: str | Path, kind: str) -> Iterator[None]:
     """Turn whatever goes wrong while `path` is read into one sentence.
 
     A hostile file can make a decoder raise anything at all, so everything is caught here; running
-    out of the machine's own means (memory apart) is not the file's fault and passes.
+    out of the machine's own means, memory among them, is not the file's fault and passes.
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{path} (the {kind}) is missing; {remedy}.")
+        raise UserError(
+            f"{path} (the {kind}) is missing{whereabouts(path)}; {remedy(path, kind, True)}."
+        )
     if not path.is_file():
-        raise UserError(f"{path} should be a {kind} file but is not a file; {remedy}.")
+        raise UserError(
+            f"{path} should be a {kind} file but is not a file; "
+            f"move it away and {remedy(path, kind, True)}."
+        )
     try:
         yield
     except PermissionError as error:
         raise UserError(
             f"{path} may not be read ({error.strerror}); give yourself access."
         ) from error
+    except _OtherKindError:
+        raise UserError(
+            f"{path} is no {kind} file; move it away and {remedy(path, kind, True)}."
+        ) from None
     except Exception as error:
-        if isinstance(error, OSError) and system_trouble(error):
+        if system_trouble(error):
             raise
         reason = " ".join(str(error).split())[:150] or type(error).__name__
-        raise UserError(f"{path} is not a sound {kind} file ({reason}); {remedy}.") from error
+        raise UserError(
+            f"{path} is not a sound {kind} file ({reason}); {remedy(path, kind)}."
+        ) from error

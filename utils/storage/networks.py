@@ -10,13 +10,9 @@ from torch import nn
 from models.controller import parameter_count
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
-from utils.runtime.errors import UserError
-from utils.storage.artifacts import load_tensors, save_tensors
+from utils.runtime.errors import UserError, system_trouble
+from utils.storage.artifacts import ENCODE, TRAIN_M, load_tensors, remedy, save_tensors
 from utils.storage.provenance import provenance
-
-TRAIN_V = "run python 02_train_vae.py"
-TRAIN_M = "run python 04_train_mdn_rnn.py"
-TRAIN_C = "run python 05_train_controller.py"
 
 
 def vae_path(checkpoints: str) -> Path:
@@ -34,8 +30,25 @@ def controller_path(checkpoints: str, name: str = "controller") -> Path:
     return Path(checkpoints) / f"{name}.pt"
 
 
-def save_network(path: Path, kind: str, network: nn.Module, made_from: dict[str, Any]) -> str:
-    """Write V or M; returns its fingerprint."""
+def save_network(
+    path: Path, kind: str, network: nn.Module, made_from: dict[str, Any], *derived: Path
+) -> str:
+    """Write V or M; returns its fingerprint.
+
+    Args:
+        derived: curves and pictures that were made from the network before; they would tell lies
+            beside this one, and are removed.
+
+    Raises:
+        UserError: a weight is NaN or infinite; nothing is written.
+    """
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        raise UserError(
+            f"{kind} holds NaN or infinite values: training diverged; lower LEARNING_RATE and run "
+            "the same command again."
+        )
+    for former in derived:
+        former.unlink(missing_ok=True)
     return save_tensors(
         path, kind, network.state_dict(),
         sizes=network.sizes, made_from=made_from, provenance=provenance(),
@@ -44,17 +57,15 @@ def save_network(path: Path, kind: str, network: nn.Module, made_from: dict[str,
 
 def load_vae(checkpoints: str) -> tuple[VAE, dict[str, Any]]:
     """V and its header."""
-    return _load_network(vae_path(checkpoints), "V", VAE, TRAIN_V)
+    return _load_network(vae_path(checkpoints), "V", VAE)
 
 
 def load_rnn(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
     """M and its header; it must have been made for this V."""
     path = rnn_path(checkpoints)
-    rnn, header = _load_network(path, "M", MDNRNN, TRAIN_M)
+    rnn, header = _load_network(path, "M", MDNRNN)
     if header["made_from"].get("vae") != vae_fingerprint:
-        raise UserError(
-            f"{path} was made for another V; run python 03_encode_dataset.py, then {TRAIN_M}."
-        )
+        raise UserError(f"{path} was made for another V; {ENCODE}, then {TRAIN_M}.")
     return rnn, header
 
 
@@ -74,16 +85,15 @@ def load_controller(
     Args:
         vae: V's header, as `load_vae` returns it; rnn: M's.
     """
-    remedy = TRAIN_C if path.stem == "controller" else f"{TRAIN_C} --name {path.stem}"
-    header = load_tensors(path, "C", remedy)
+    header = load_tensors(path, "C")
     parameters = header.pop("weights").get("parameters")
     count = parameter_count(vae["sizes"]["latent_dim"], rnn["sizes"]["hidden"])
     if parameters is None or parameters.shape != (count,) or parameters.dtype != torch.float32:
-        raise UserError(f"{path} does not hold the {count} numbers of C; {remedy}.")
+        raise UserError(f"{path} does not hold the {count} numbers of C; {remedy(path, 'C')}.")
     made_from = header.get("made_from")
     for what, name, header_there in (("V", "vae", vae), ("M", "rnn", rnn)):
         if not isinstance(made_from, dict) or made_from.get(name) != header_there["fingerprint"]:
-            raise UserError(f"{path} was made for another {what}; {remedy}.")
+            raise UserError(f"{path} was made for another {what}; {remedy(path, 'C')}.")
     return parameters.numpy(), header
 
 
@@ -119,7 +129,7 @@ def is_made_from(path: Path, kind: str, made_from: dict[str, Any]) -> bool:
     if not path.exists():
         return False
     try:
-        found = load_tensors(path, kind, "delete it")
+        found = load_tensors(path, kind)
     except UserError as error:
         print(f"{error} Making it anew.")
         return False
@@ -127,9 +137,9 @@ def is_made_from(path: Path, kind: str, made_from: dict[str, Any]) -> bool:
 
 
 def _load_network(
-    path: Path, kind: str, network: type[nn.Module], remedy: str
+    path: Path, kind: str, network: type[nn.Module]
 ) -> tuple[Any, dict[str, Any]]:
-    header = load_tensors(path, kind, remedy)
+    header = load_tensors(path, kind)
     try:
         sizes, weights = header["sizes"], header.pop("weights")
         with torch.device("meta"):  # takes no memory, however large the sizes say it is
@@ -139,7 +149,10 @@ def _load_network(
         loaded = network(**sizes)
         loaded.load_state_dict(weights)
     except Exception as error:  # a foreign file can hold anything where sizes belong
-        raise UserError(f"{path} does not hold the weights of {kind}; {remedy}.") from error
+        if system_trouble(error):
+            raise
+        mend = remedy(path, kind)
+        raise UserError(f"{path} does not hold the weights of {kind}; {mend}.") from error
     return loaded.eval().requires_grad_(False), header
 
 

@@ -1,7 +1,7 @@
 """Where a result comes from: versions, machine, commit and command."""
 
+import contextlib
 import importlib.metadata
-import os
 import platform
 import shlex
 import subprocess
@@ -10,21 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from models.inference import arithmetic
+from utils.runtime.cores import cores
 
 ROOT = Path(__file__).resolve().parents[2]
+ALSO_PACKAGED_AS = {
+    "box2d": ("box2d-py",),  # Gymnasium's choice from Python 3.14 on
+    "opencv-python": (
+        "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless",
+    ),
+    "pygame-ce": ("pygame",),
+}  # fmt: skip
 
 
 def game() -> dict[str, str]:
     """The versions that decide what the game is; artefacts of other versions are stale."""
-    return {
-        "gymnasium": importlib.metadata.version("gymnasium"),
-        "box2d": importlib.metadata.version("box2d"),
-    }
+    return {name: version(name) for name in ("gymnasium", "box2d")}
 
 
 def is_of_this_game(header: dict[str, Any]) -> bool:
-    """Whether the game that an artefact was made in is the one played here."""
-    return header.get("versions", game()) == game()
+    """Whether an artefact says that the game it was made in is the one played here."""
+    return header.get("versions") == game()
 
 
 def provenance() -> dict[str, str]:
@@ -32,13 +37,21 @@ def provenance() -> dict[str, str]:
     packages = ("torch", "numpy", "opencv-python", "cma", "pygame-ce")
     return {
         **game(),
-        **{name: importlib.metadata.version(name) for name in packages},
+        **{name: version(name) for name in packages},
         "python": platform.python_version(),
         "machine": machine(),
         "arithmetic": arithmetic(),
         "commit": commit(),
         "command": command(),
     }
+
+
+def version(package: str) -> str:
+    """A package's version, under whichever name it is installed; "unknown" under none."""
+    for name in (package, *ALSO_PACKAGED_AS.get(package, ())):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return "unknown"
 
 
 def machine() -> str:
@@ -48,7 +61,7 @@ def machine() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else model
-    return f"{model}, {os.cpu_count()} cores, {platform.system()}"
+    return f"{model}, {cores()} cores, {platform.system()}"
 
 
 def command() -> str:
@@ -60,14 +73,16 @@ def command() -> str:
 
 def commit() -> str:
     """The commit of the code that runs, marked where the code differs from it."""
+    head = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--", "*.py")
+    return (head or "unknown") + (" with changes" if head and changed else "")
 
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
 
+def _git(*words: str) -> str:
+    """What git says of this project's own repository, never of one around it; "" without one."""
+    command = ["git", "--git-dir=.git", *words]
     try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        changed = git("status", "--porcelain", "--", "*.py")
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
     except OSError:  # no git on this machine
-        return "unknown"
-    return (head or "unknown") + (" with changes" if changed else "")
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -16,8 +16,8 @@ COLUMNS = ("seed", "score", "frames", "tiles", "total_tiles")  # of the log
 MOST_EPISODES = 900_000  # of a driver; beyond them lie the tracks of the next one
 
 
-class Episode(NamedTuple):
-    """One episode to collect: plain data, enough to drive it anywhere."""
+class Assignment(NamedTuple):
+    """One episode to drive and record: plain data, enough to drive it anywhere."""
 
     path: str
     driver: str
@@ -28,7 +28,7 @@ class Episode(NamedTuple):
 
 def plan(
     directory: str, env_id: str, counts: dict[str, int], ranges: dict[str, tuple[float, float]]
-) -> list[Episode]:
+) -> list[Assignment]:
     """`counts` episodes of each driver, every one on a track of its own.
 
     The autopilot's settings are drawn for each episode from `ranges`: the data needs slow and
@@ -41,23 +41,23 @@ def plan(
             drawn = {name: round(float(rng.uniform(*span)), 4) for name, span in ranges.items()}
             settings = drawn if driver == "autopilot" else {}
             path = Path(directory) / f"{driver}_{seed}.npz"
-            planned.append(Episode(str(path), driver, seed, settings, env_id))
+            planned.append(Assignment(str(path), driver, seed, settings, env_id))
     return planned
 
 
-def header(episode: Episode) -> dict[str, Any]:
-    """What an episode's file says about how it was made."""
+def header(assignment: Assignment) -> dict[str, Any]:
+    """What the episode's file says about how it was made."""
     return {
-        "driver": episode.driver,
-        "seed": episode.seed,
-        "settings": episode.settings,
-        "env_id": episode.env_id,
+        "driver": assignment.driver,
+        "seed": assignment.seed,
+        "settings": assignment.settings,
+        "env_id": assignment.env_id,
     }
 
 
-def is_collected(episode: Episode) -> bool:
+def is_collected(assignment: Assignment) -> bool:
     """Whether the episode is on disk, whole, and made as planned."""
-    path = Path(episode.path)
+    path = Path(assignment.path)
     if not path.exists():
         return False
     try:
@@ -65,7 +65,7 @@ def is_collected(episode: Episode) -> bool:
     except UserError as error:
         print(f"{error} Collecting it again.")
         return False
-    return header(episode).items() <= found.items()
+    return header(assignment).items() <= found.items()
 
 
 class Collector:
@@ -74,15 +74,15 @@ class Collector:
     def __init__(self) -> None:
         self._envs: dict[str, Any] = {}
 
-    def __call__(self, episode: Episode) -> dict[str, float]:
+    def __call__(self, assignment: Assignment) -> dict[str, float]:
         """Drive and save one episode; returns a row for the log."""
-        if episode.env_id not in self._envs:
-            self._envs[episode.env_id] = make_env(episode.env_id)
-        env = self._envs[episode.env_id]
-        obs, _ = env.reset(seed=episode.seed)
-        rng = np.random.default_rng(episode.seed)
-        driver = DRIVERS[episode.driver](env, rng, **episode.settings)
-        return _record_and_save(episode, env, driver, obs)
+        if assignment.env_id not in self._envs:
+            self._envs[assignment.env_id] = make_env(assignment.env_id)
+        env = self._envs[assignment.env_id]
+        obs, _ = env.reset(seed=assignment.seed)
+        rng = np.random.default_rng(assignment.seed)
+        driver = DRIVERS[assignment.driver](env, rng, **assignment.settings)
+        return _record_and_save(assignment, env, driver, obs)
 
 
 def drive_by_keyboard(directory: str, episodes: int) -> Iterator[dict[str, float]]:
@@ -96,26 +96,27 @@ def drive_by_keyboard(directory: str, episodes: int) -> Iterator[dict[str, float
         for _ in range(episodes):
             while f"keyboard_{seed}.npz" in taken:
                 seed += 1
-            episode = Episode(
-                str(Path(directory) / f"keyboard_{seed}.npz"), "keyboard", seed, {}, STOCK_ID
-            )
+            path = str(Path(directory) / f"keyboard_{seed}.npz")
+            assignment = Assignment(path, "keyboard", seed, {}, STOCK_ID)
             obs, _ = env.reset(seed=seed)
             driver = Keyboard(env, window)
-            row = _record_and_save(episode, env, driver, obs)
+            row = _record_and_save(assignment, env, driver, obs)
             seed += 1
             yield row
             if driver.quit:
                 return
 
 
-def _record_and_save(episode: Episode, env: Any, driver: Any, obs: np.ndarray) -> dict[str, float]:
-    arrays = record(env, driver, obs)
+def _record_and_save(
+    assignment: Assignment, env: Any, driver: Any, obs: np.ndarray
+) -> dict[str, float]:
+    episode = record(env, driver, obs)
     car_env = env.unwrapped
     summary = {
-        "score": float(arrays["reward"].astype(float).sum()),
-        "frames": len(arrays["action"]),
+        "score": float(episode.reward.astype(float).sum()),
+        "frames": len(episode.action),
         "tiles": car_env.tile_visited_count,
         "total_tiles": len(car_env.track),
     }
-    save_rollout(Path(episode.path), arrays, **header(episode), **summary)
-    return {"seed": episode.seed, **summary}
+    save_rollout(Path(assignment.path), episode, **header(assignment), **summary)
+    return {"seed": assignment.seed, **summary}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch
 from models.mdn_rnn import MDNRNN, sample_next
 from models.vae import VAE, decoded
 from utils.pictures.film import dream_frame, write_video
-from utils.world_model.latents import load_latents
+from utils.world_model.latents import Latents
 
 WATCHED = 50  # frames of the real drive that M sees: the first second
 DREAMED = 450  # frames that it goes on alone
@@ -36,12 +37,21 @@ def dream(
     return torch.stack(latents).numpy()
 
 
-def dream_film(path: Path, vae: VAE, rnn: MDNRNN, latents: list[Path], temperature: float) -> None:
-    """Film the longest tidy drive among `latents` beside M's dream of it, both decoded by V."""
-    drives = [load_latents(p) for p in latents]
-    _, arrays = max(drives, key=lambda d: (d[0].get("driver") == "autopilot", d[1]["reward"].sum()))
-    frames = min(len(arrays["action"]), WATCHED + DREAMED)
-    mu, action = arrays["mu"][: frames + 1], arrays["action"][:frames]
+def dream_film(
+    path: Path,
+    vae: VAE,
+    rnn: MDNRNN,
+    episodes: list[tuple[dict[str, Any], Latents]],
+    temperature: float,
+) -> None:
+    """Film the longest tidy drive among `episodes` beside M's dream of it, both decoded by V.
+
+    Args:
+        episodes: headers and latents, as `load_all` reads them.
+    """
+    _, best = max(episodes, key=lambda e: (e[0].get("driver") == "autopilot", e[1].reward.sum()))
+    frames = min(len(best.action), WATCHED + DREAMED)
+    mu, action = best.mu[: frames + 1], best.action[:frames]
     torch.manual_seed(0)
     imagined = dream(rnn, mu, action, WATCHED, temperature)
 

@@ -1,4 +1,4 @@
-"""Episodes on disk: what was seen and done in one race, one file each.
+"""Episodes on disk: what was seen and done in one race, one file each, called rollouts.
 
 action[t] was chosen on seeing obs[t]; reward[t], terminated[t] and obs[t + 1] are its outcome, so
 obs has one frame more than action. Stage 03 adds the latents of every episode in a folder beside.
@@ -7,26 +7,35 @@ obs has one frame more than action. Stage 03 adds the latents of every episode i
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FRAME_SIZE, shrink
-from utils.storage.artifacts import fingerprint, load_arrays, load_header, save_arrays
+from utils.storage.artifacts import (
+    files,
+    fingerprint,
+    load_arrays,
+    load_header,
+    remedy,
+    save_arrays,
+    whereabouts,
+)
 from utils.storage.provenance import game, is_of_this_game
 
-COLLECT = "run python 01_collect_rollouts.py"
-ENCODE = "run python 03_encode_dataset.py"
+
+class Episode(NamedTuple):
+    """One race of T actions, as the driver saw it."""
+
+    obs: np.ndarray  # (T + 1, 64, 64, 3) uint8
+    action: np.ndarray  # (T, 3) float32: steering -1..1, gas 0..1, brake 0..1
+    reward: np.ndarray  # (T,) float32
+    terminated: np.ndarray  # (T,) bool
 
 
-def record(env: Any, driver: Any, obs: np.ndarray) -> dict[str, np.ndarray]:
-    """Let `driver` drive the race that `env` has just reset to `obs`; returns its arrays.
-
-    Returns:
-        obs (T + 1, 64, 64, 3) uint8, action (T, 3) float32, reward (T,) float32,
-        terminated (T,) bool.
-    """
+def record(env: Any, driver: Any, obs: np.ndarray) -> Episode:
+    """Let `driver` drive the race that `env` has just reset to `obs`."""
     frames, actions, rewards, ends = [shrink(obs)], [], [], []
     over = False
     while not over:
@@ -37,68 +46,69 @@ def record(env: Any, driver: Any, obs: np.ndarray) -> dict[str, np.ndarray]:
         rewards.append(reward)
         ends.append(terminated)
         over = terminated or truncated or getattr(driver, "quit", False)
-    return {
-        "obs": np.stack(frames),
-        "action": np.array(actions, np.float32),
-        "reward": np.array(rewards, np.float32),
-        "terminated": np.array(ends, bool),
-    }
+    return Episode(
+        np.stack(frames),
+        np.array(actions, np.float32),
+        np.array(rewards, np.float32),
+        np.array(ends, bool),
+    )
 
 
-def save_rollout(path: Path, arrays: dict[str, np.ndarray], **header: Any) -> str:
+def save_rollout(path: Path, episode: Episode, **header: Any) -> str:
     """Write one episode, with the versions of the game; returns its fingerprint."""
-    return save_arrays(path, "rollout", arrays, **header, versions=game())
+    return save_arrays(path, "rollout", episode._asdict(), **header, versions=game())
 
 
-def load_rollout(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def load_rollout(path: Path) -> tuple[dict[str, Any], Episode]:
     """Read one episode back, refusing arrays that do not belong together."""
-    header, arrays = load_arrays(path, "rollout", f"delete it and {COLLECT}")
-    count = len(arrays["action"]) if "action" in arrays else 0
+    header, arrays = load_arrays(path, "rollout")
+    count = len(np.atleast_1d(arrays.get("action", 0)))
     demand_arrays(
-        path, arrays, COLLECT,
+        path, "rollout", arrays,
         obs=((count + 1, FRAME_SIZE, FRAME_SIZE, 3), np.uint8),
         action=((count, 3), np.float32),
         reward=((count,), np.float32),
         terminated=((count,), np.bool_),
     )  # fmt: skip
-    _demand_this_game(path, header)
-    return header, arrays
+    demand_this_game(path, header)
+    return header, Episode(**arrays)
 
 
-def _demand_this_game(path: Path, header: dict[str, Any]) -> None:
+def demand_this_game(path: Path, header: dict[str, Any]) -> None:
+    """Refuse what was driven in another game, or does not say in which."""
     if not is_of_this_game(header):
         raise UserError(
-            f"{path} was driven in another game ({header['versions']}, here {game()}); "
-            f"delete it and {COLLECT}."
+            f"{path} was driven in another game ({header.get('versions', 'versions unknown')}, "
+            f"here {game()}); {remedy(path, header['kind'])}."
         )
 
 
-def demand_arrays(path: Path, arrays: dict[str, np.ndarray], remedy: str, **wanted: tuple) -> None:
+def demand_arrays(path: Path, kind: str, arrays: dict[str, np.ndarray], **wanted: tuple) -> None:
+    """Refuse arrays of other names, shapes or types, and an episode without a frame."""
     found = {name: (array.shape, array.dtype.type) for name, array in arrays.items()}
     if found != wanted or not len(arrays["action"]):
-        raise UserError(f"{path} does not hold the arrays of an episode; delete it and {remedy}.")
+        raise UserError(f"{path} does not hold the arrays of an episode; {remedy(path, kind)}.")
 
 
-def episodes(directory: str | Path, kind: str, remedy: str) -> list[Path]:
-    """All episode files of a folder, in the order of their names."""
-    directory = Path(directory)
-    paths = sorted(p for p in directory.glob("*.npz") if ".tmp." not in p.name)
+def episodes(directory: str | Path, kind: str) -> list[Path]:
+    """The files of all episodes of a folder, rollouts or latents, in the order of their names."""
+    paths = files(directory)
     if not paths:
-        raise UserError(f"{directory} holds no {kind}; {remedy}.")
+        raise UserError(
+            f"{directory} holds no {kind.rstrip('s')}s{whereabouts(directory)}; "
+            f"{remedy(directory, kind, missing=True)}."
+        )
     return paths
 
 
 def rollouts(directory: str | Path) -> tuple[list[Path], str]:
     """The rollouts of a folder, and the fingerprint of them all."""
-    return with_fingerprint(directory, "rollout", COLLECT)
-
-
-def with_fingerprint(directory: str | Path, kind: str, remedy: str) -> tuple[list[Path], str]:
-    paths = episodes(directory, kind, remedy)
-    headers = {path: load_header(path, kind, f"delete it and {remedy}") for path in paths}
-    for path, header in headers.items():
-        _demand_this_game(path, header)
-    return paths, fingerprint({path.name: headers[path]["fingerprint"] for path in paths})
+    paths, marks = episodes(directory, "rollout"), {}
+    for path in paths:
+        header = load_header(path, "rollout")
+        demand_this_game(path, header)
+        marks[path.name] = header["fingerprint"]
+    return paths, fingerprint(marks)
 
 
 def batches_of_frames(
@@ -113,7 +123,7 @@ def batches_of_frames(
     order = [paths[i] for i in rng.permutation(len(paths))]
     rest = np.zeros((0, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
     for group in ahead(order, pool, workers):
-        frames = np.concatenate([rest, *(arrays["obs"] for _, arrays in group)])
+        frames = np.concatenate([rest, *(episode.obs for episode in group)])
         group.clear()  # `ahead` still holds the list
         shuffled = rng.permutation(len(frames))
         whole = len(frames) - len(frames) % batch
@@ -122,16 +132,16 @@ def batches_of_frames(
         rest = frames[shuffled[whole:]]
 
 
-def ahead(paths: list[Path], pool: int, workers: int) -> Iterator[list]:
-    """Groups of `pool` rollouts, the next group being read by `workers` threads meanwhile."""
+def ahead(paths: list[Path], pool: int, workers: int) -> Iterator[list[Episode]]:
+    """Groups of `pool` episodes, the next group being read by `workers` threads meanwhile."""
     groups = [paths[i : i + pool] for i in range(0, len(paths), pool)]
     if workers == 0:
         for group in groups:
-            yield [load_rollout(path) for path in group]
+            yield [load_rollout(path)[1] for path in group]
         return
     with ThreadPoolExecutor(workers) as threads:
         coming = [threads.submit(load_rollout, path) for path in groups[0]]
         for following in [*groups[1:], []]:
-            group = [future.result() for future in coming]
+            read = [future.result()[1] for future in coming]
             coming = [threads.submit(load_rollout, path) for path in following]
-            yield group
+            yield read

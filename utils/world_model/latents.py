@@ -1,5 +1,6 @@
-"""Stage 03's work: the latents of one episode, by the very encoder that the driver uses."""
+"""Latents on disk: the episodes as V sees them, by the very encoder that the driver uses."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,14 +10,26 @@ import torch
 from models.inference import ROWS, Encoder, arithmetic
 from models.vae import VAE
 from utils.runtime.errors import UserError
-from utils.storage.artifacts import load_arrays, load_header, save_arrays
-from utils.world_model.episodes import (
-    COLLECT,
+from utils.storage.artifacts import (
     ENCODE,
-    demand_arrays,
-    load_rollout,
-    with_fingerprint,
+    files,
+    fingerprint,
+    load_arrays,
+    load_header,
+    remedy,
+    save_arrays,
 )
+from utils.world_model.episodes import demand_arrays, demand_this_game, episodes, load_rollout
+
+
+class Latents(NamedTuple):
+    """One episode of T actions, encoded: 276 bytes a frame, so that a million fit into memory."""
+
+    mu: np.ndarray  # (T + 1, Z) float32
+    logvar: np.ndarray  # (T + 1, Z) float32
+    action: np.ndarray  # (T, 3) float32
+    reward: np.ndarray  # (T,) float32
+    terminated: np.ndarray  # (T,) bool
 
 
 class Encoding(NamedTuple):
@@ -36,80 +49,14 @@ def made_from(job: Encoding, rollout_fingerprint: str) -> dict[str, Any]:
     }
 
 
-def is_encoded(job: Encoding) -> bool:
-    """Whether the latents are on disk, whole, and of this rollout and this V."""
-    if not Path(job.latents).exists():
-        return False
-    mark = _fingerprint(Path(job.rollout))
-    try:
-        header, _ = load_latents(Path(job.latents))
-    except UserError as error:
-        print(f"{error} Encoding it again.")
-        return False
-    return header.get("made_from") == made_from(job, mark)
-
-
-def demand_encoded(paths: list[Path], vae: dict[str, Any], rollouts: Path) -> None:
-    """Refuse latents that stage 03 would encode anew, and rollouts that it has not encoded yet.
-
-    Args:
-        paths: of the latents.
-        vae: V's header.
-        rollouts: the folder they come from; what it no longer holds is not asked for.
-
-    Raises:
-        UserError: naming the first such file.
-    """
-    for path in paths:
-        header, arrays = load_latents(path)
-        found = header["made_from"]
-        width = arrays["mu"].shape[1]
-        if found.get("vae") != vae["fingerprint"] or width != vae["sizes"]["latent_dim"]:
-            raise UserError(f"{path} was encoded by another V; {ENCODE}.")
-        rollout = rollouts / path.name
-        job = Encoding(str(rollout), str(path), vae["fingerprint"])
-        if rollout.exists() and found != made_from(job, _fingerprint(rollout)):
-            raise UserError(
-                f"{path} was encoded from another {rollout}, or in another arithmetic than this "
-                f"machine's; {ENCODE}."
-            )
-    encoded = {path.name for path in paths}
-    for rollout in sorted(rollouts.glob("*.npz")):
-        if rollout.name not in encoded and ".tmp." not in rollout.name:
-            raise UserError(f"{rollout} is not encoded yet; {ENCODE}.")
-
-
-def load_latents(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read the latents of one episode: mu, logvar (T + 1, Z), action, reward, terminated."""
-    header, arrays = load_arrays(path, "latents", f"delete it and {ENCODE}")
-    count = len(arrays["action"]) if "action" in arrays else 0
-    width = arrays["mu"].shape[-1] if "mu" in arrays and arrays["mu"].ndim else 0
-    demand_arrays(
-        path, arrays, ENCODE,
-        mu=((count + 1, width), np.float32),
-        logvar=((count + 1, width), np.float32),
-        action=((count, 3), np.float32),
-        reward=((count,), np.float32),
-        terminated=((count,), np.bool_),
-    )  # fmt: skip
-    made_from = header.get("made_from")
-    if not isinstance(made_from, dict) or not {"rollout", "vae"} <= made_from.keys():
-        raise UserError(f"{path} does not say what it was made from; delete it and {ENCODE}.")
-    return header, arrays
-
-
-def latents(directory: str | Path) -> tuple[list[Path], str]:
-    """The latents of a folder, and the fingerprint of them all."""
-    return with_fingerprint(directory, "latents", ENCODE)
-
-
 def encode(job: Encoding, vae: VAE) -> int:
     """Encode one episode and save mu and logvar beside what M needs; returns its frames."""
-    header, arrays = load_rollout(Path(job.rollout))
-    mu, logvar = encode_frames(Encoder(vae), arrays.pop("obs"))
+    header, episode = load_rollout(Path(job.rollout))
+    mu, logvar = encode_frames(Encoder(vae), episode.obs)
+    latents = Latents(mu, logvar, episode.action, episode.reward, episode.terminated)
     save_arrays(
-        job.latents, "latents", {"mu": mu, "logvar": logvar, **arrays},
-        made_from=made_from(job, header["fingerprint"]),
+        job.latents, "latents", latents._asdict(),
+        made_from=made_from(job, header["fingerprint"]), versions=header["versions"],
         driver=header.get("driver"), seed=header.get("seed"),
     )  # fmt: skip
     return len(mu)
@@ -124,5 +71,77 @@ def encode_frames(encoder: Encoder, frames: np.ndarray) -> tuple[np.ndarray, np.
     return mu, logvar
 
 
-def _fingerprint(rollout: Path) -> str:
-    return load_header(rollout, "rollout", f"delete it and {COLLECT}")["fingerprint"]
+def is_encoded(job: Encoding) -> bool:
+    """Whether the latents are on disk, whole, and of this rollout and this V."""
+    if not Path(job.latents).exists():
+        return False
+    mark = load_header(job.rollout, "rollout")["fingerprint"]
+    try:
+        header, _ = load_latents(Path(job.latents))
+    except UserError as error:
+        print(f"{error} Encoding it again.")
+        return False
+    return header["made_from"] == made_from(job, mark)
+
+
+def load_latents(path: Path) -> tuple[dict[str, Any], Latents]:
+    """Read the latents of one episode, refusing arrays that do not belong together."""
+    header, arrays = load_arrays(path, "latents")
+    count = len(np.atleast_1d(arrays.get("action", 0)))
+    width = arrays["mu"].shape[-1] if "mu" in arrays and arrays["mu"].ndim else 0
+    demand_arrays(
+        path, "latents", arrays,
+        mu=((count + 1, width), np.float32),
+        logvar=((count + 1, width), np.float32),
+        action=((count, 3), np.float32),
+        reward=((count,), np.float32),
+        terminated=((count,), np.bool_),
+    )  # fmt: skip
+    origin = header.get("made_from")
+    if not isinstance(origin, dict) or not {"rollout", "vae"} <= origin.keys():
+        raise UserError(f"{path} does not say what it was made from; {remedy(path, 'latents')}.")
+    demand_this_game(path, header)
+    return header, Latents(**arrays)
+
+
+def load_all(
+    directory: str, vae: dict[str, Any], rollouts: str, workers: int
+) -> tuple[list[tuple[dict[str, Any], Latents]], str]:
+    """Headers and latents of all episodes of a folder, and the fingerprint of them all.
+
+    Each file is read once, by `workers` threads or, with 0, in this one.
+
+    Args:
+        vae: V's header.
+        rollouts: the folder they come from; what it no longer holds is not asked for.
+
+    Raises:
+        UserError: naming the first latents that stage 03 would encode anew, or the first rollout
+            that it has not encoded yet.
+    """
+    paths = episodes(directory, "latents")
+    if workers == 0:
+        loaded = [load_latents(path) for path in paths]
+    else:
+        with ThreadPoolExecutor(workers) as threads:
+            loaded = list(threads.map(load_latents, paths))
+    for path, (header, latents) in zip(paths, loaded, strict=True):
+        found = header["made_from"]
+        width = latents.mu.shape[1]
+        if found["vae"] != vae["fingerprint"] or width != vae["sizes"]["latent_dim"]:
+            raise UserError(f"{path} was encoded by another V; {ENCODE}.")
+        rollout = Path(rollouts) / path.name
+        if not rollout.exists():
+            continue
+        job = Encoding(str(rollout), str(path), vae["fingerprint"])
+        if found != made_from(job, load_header(rollout, "rollout")["fingerprint"]):
+            raise UserError(
+                f"{path} was encoded from another {rollout}, or in another arithmetic than this "
+                f"machine's; {ENCODE}."
+            )
+    encoded = {path.name for path in paths}
+    for rollout in files(rollouts):
+        if rollout.name not in encoded:
+            raise UserError(f"{rollout} is not encoded yet; {ENCODE}.")
+    marks = {p.name: header["fingerprint"] for p, (header, _) in zip(paths, loaded, strict=True)}
+    return loaded, fingerprint(marks)

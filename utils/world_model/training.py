@@ -1,29 +1,31 @@
-"""Training by epochs that can be interrupted: the optimiser's state, the log and the pace."""
+"""Training by epochs that can be interrupted: what it takes to go on, the log and the curves."""
 
 import ctypes
 import math
 import platform
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from utils.pictures.plots import training_curves
-from utils.runtime.errors import UserError
-from utils.storage.artifacts import load_tensors, save_tensors
+from utils.runtime.errors import UserError, system_trouble
+from utils.storage.artifacts import COLLECT, load_tensors, save_tensors
 from utils.storage.logs import write_log
 from utils.storage.networks import is_made_from
 
 LAST_SHARE = 0.02  # of the learning rate is left at the end of its cosine
-CLIP = 1.0  # largest norm of M's gradient, as in the paper
 STATE = "training state"  # the kind of file
 
 # Names of mallopt's parameters, from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+Item = TypeVar("Item")
 
 
 def state_path(folder: str | Path, name: str) -> Path:
@@ -31,71 +33,95 @@ def state_path(folder: str | Path, name: str) -> Path:
     return Path(folder) / f"{name}_training.pt"
 
 
-def is_trained(target: Path, kind: str, name: str, made_from: dict[str, Any]) -> bool:
+def outputs(target: Path, kind: str) -> dict[Path, str]:
+    """All that a training writes for the network at `target`, with the kind of each file."""
+    return {
+        target: kind,
+        target.with_suffix(".csv"): "log by epoch",
+        target.with_suffix(".png"): "picture",
+        state_path(target.parent, target.stem): STATE,
+    }
+
+
+def is_trained(target: Path, kind: str, made_from: dict[str, Any]) -> bool:
     """Whether the network at `target` was made from exactly this, with nothing left to do."""
-    left = state_path(target.parent, name)
+    left = state_path(target.parent, target.stem)
     return is_made_from(target, kind, made_from) and not is_made_from(left, STATE, made_from)
 
 
+def split(episodes: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Those to train on, and every twentieth for validation; a single one has to serve for both."""
+    validation = list(episodes[::20])
+    return [e for i, e in enumerate(episodes) if i % 20] or validation, validation
+
+
+def learning_rate(highest: float, progress: float) -> float:
+    """A cosine that falls from `highest` to LAST_SHARE of it as `progress` goes from 0 to 1."""
+    share = LAST_SHARE + (1 - LAST_SHARE) * (1 + math.cos(math.pi * min(progress, 1))) / 2
+    return highest * share
+
+
+@torch.no_grad()
+def averages(losses: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
+    """The means of losses and their parts over the batches of a validation."""
+    rows = [{"loss": loss, **parts} for loss, parts in losses]
+    names = rows[0] if rows else ()
+    return {name: float(np.mean([row[name].item() for row in rows])) for name in names}
+
+
 class Training:
-    """Adam with a cosine learning rate over a fixed number of epochs, saved after each one.
+    """What a training has reached, saved after each epoch; it goes on from there when made anew.
 
     Args:
         network: what is trained, with its random initial weights.
-        folder: where the state between two epochs, the log and its picture are kept.
-        name: of the files in it.
+        optimizer: Adam on its parameters.
+        target: where the network will be saved; the state between two epochs, the log and its
+            picture stand beside it.
         made_from: whatever decides the result; a saved state made from anything else is stale.
+        epochs: how many there are in all.
         title: of the picture.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        folder: str | Path,
-        name: str,
+        optimizer: torch.optim.Optimizer,
+        target: Path,
         made_from: dict[str, Any],
         epochs: int,
-        learning_rate: float,
-        clip: float | None = None,
         title: str = "",
     ) -> None:
         _keep_freed_memory()
         self.network = network
         self.history: list[dict[str, float]] = []  # a row an epoch
-        self._title = title
-        self._path = state_path(folder, name)
-        self._log = Path(folder) / f"{name}.csv"
+        self.curves = (target.with_suffix(".csv"), target.with_suffix(".png"))
+        self._optimizer = optimizer
+        self._path = state_path(target.parent, target.stem)
         self._made_from = made_from
         self._epochs = epochs
-        self._learning_rate = learning_rate
-        self._clip = clip
-        self._optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
-        self._epoch = self._resume()
+        self._title = title
+        self._resume()
 
     def epochs(self, seed: int) -> Iterator[int]:
         """The epochs still to do; each has random numbers of its own, whatever came before."""
-        while self._epoch < self._epochs:
-            torch.manual_seed(seed * 100_003 + self._epoch)
+        while len(self.history) < self._epochs:
+            epoch = len(self.history)
+            torch.manual_seed(seed * 100_003 + epoch)
             self._sums: dict[str, float] = defaultdict(float)
             self._steps = 0
-            yield self._epoch
+            yield epoch
 
-    def step(self, loss: Tensor, parts: dict[str, Tensor], done: float) -> None:
-        """One step down the gradient; `done` is the share of the epoch that lies behind."""
+    def note(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
+        """Take the loss of a step into the epoch's averages.
+
+        Raises:
+            UserError: it is NaN or infinite.
+        """
         if not torch.isfinite(loss):
             raise UserError(
-                f"the loss became {loss.item()} in epoch {self._epoch + 1}: training diverged; "
-                "lower LEARNING_RATE and run the same command again."
+                f"the loss became {loss.item()} in epoch {len(self.history) + 1}: training "
+                "diverged; lower LEARNING_RATE and run the same command again."
             )
-        progress = (self._epoch + done) / self._epochs
-        share = LAST_SHARE + (1 - LAST_SHARE) * (1 + math.cos(math.pi * min(progress, 1))) / 2
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate * share
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self._clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self._clip)
-        self._optimizer.step()
         self._steps += 1
         for name, value in {"loss": loss, **parts}.items():
             self._sums[name] += value.item()
@@ -109,55 +135,61 @@ class Training:
         return ", ".join(f"{name} {value:.3g}" for name, value in self.average().items())
 
     def end_epoch(self, validation: dict[str, float], seconds: float) -> None:
-        """Log, draw and save, so that the run can be resumed from here."""
+        """Save, so that the training can be resumed from here; then log and draw."""
         if not self._steps:
             raise UserError(
-                "all episodes together do not fill one batch; lower BATCH, or collect more by "
-                "python 01_collect_rollouts.py."
+                f"all episodes together do not fill one batch; lower BATCH, or collect more: "
+                f"{COLLECT}."
             )
-        self._epoch += 1
-        row = {"epoch": self._epoch, **self.average()}
+        row = {"epoch": len(self.history) + 1, **self.average()}
         row |= {f"val_{name}": value for name, value in validation.items()}
         self.history.append({**row, "seconds": seconds})
-        write_log(self._log, list(self.history[0]), self.history)
-        training_curves(self._log.with_suffix(".png"), self.history, self._title)
         tensors = {f"weight/{k}": v for k, v in self.network.state_dict().items()}
         for index, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"adam/{index}/{k}": v for k, v in state.items()}
         save_tensors(
             self._path, STATE, tensors,
-            epoch=self._epoch, history=self.history, made_from=self._made_from,
+            epoch=len(self.history), history=self.history, made_from=self._made_from,
         )  # fmt: skip
+        self._publish()
+
+    def _publish(self) -> None:
+        log, picture = self.curves
+        write_log(log, list(self.history[0]), self.history)
+        training_curves(picture, self.history, self._title)
 
     def finish(self) -> None:
         """Remove the state between epochs: the result and all its pictures are saved."""
         self._path.unlink(missing_ok=True)
 
-    def _resume(self) -> int:
+    def _resume(self) -> None:
         if not self._path.exists():
-            return 0
+            return
         try:
-            saved = load_tensors(self._path, STATE, "delete it")
+            saved = load_tensors(self._path, STATE)
         except UserError as error:
             tqdm.write(f"{error} Starting over.")
-            return 0
+            return
         if saved.get("made_from") != self._made_from:
             tqdm.write(f"{self._path} belongs to other data or settings: starting over")
-            return 0
+            return
         try:
             self._restore(saved)
         except Exception as error:  # a foreign file can hold anything; by now the network may too
+            if system_trouble(error):
+                raise
             raise UserError(f"{self._path} holds no training; delete it to start over.") from error
         tqdm.write(f"resuming after epoch {saved['epoch']} (delete {self._path} to start over)")
-        return saved["epoch"]
+        self._publish()  # the log may have been lost since
 
     def _restore(self, saved: dict[str, Any]) -> None:
         if type(saved["epoch"]) is not int or not 0 < saved["epoch"] <= self._epochs:
             raise ValueError("no such epoch")
-        self.history = [{k: float(v) for k, v in row.items()} for row in saved["history"]]
-        if [row["epoch"] for row in self.history] != list(range(1, saved["epoch"] + 1)):
+        history = [{k: float(v) for k, v in row.items()} for row in saved["history"]]
+        if [row["epoch"] for row in history] != list(range(1, saved["epoch"] + 1)):
             raise ValueError("epochs without a row")
-        weights, adam = {}, defaultdict(dict)
+        weights: dict[str, Tensor] = {}
+        adam: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for name, tensor in saved["weights"].items():
             kind, rest = name.split("/", 1)
             if kind == "weight":
@@ -168,6 +200,7 @@ class Training:
         self.network.load_state_dict(weights)
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": dict(adam), "param_groups": groups})
+        self.history = history
 
 
 def _keep_freed_memory() -> None:

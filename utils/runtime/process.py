@@ -1,0 +1,171 @@
+"""A worker process as the main process sees it.
+
+Two threads stand between: one sends what main puts down, one reads what the worker says. So main
+itself never waits for a worker, not even for one that is stopped in the middle of a message.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import types
+from collections.abc import Iterator, Sequence
+from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import Any
+
+from utils.runtime.child import WORKER_ENVIRONMENT, pack, work
+from utils.runtime.errors import UserError
+
+Said = tuple["WorkerProcess", bytes | None]  # who, and a message or the end of the pipe
+
+
+class WorkerProcess:
+    """One process, one pipe, and the jobs that are there.
+
+    Args:
+        context: how processes are started, see `start_method`.
+        recipe: the handler's pickled class and arguments.
+        places: how many jobs it may hold.
+        heard: where all that it says goes, and None once its pipe has ended.
+    """
+
+    def __init__(
+        self,
+        context: SpawnContext | ForkServerContext,
+        recipe: bytes,
+        places: int,
+        heard: "queue.SimpleQueue[Said]",
+    ) -> None:
+        self.places = places
+        self.jobs: dict[int, float] = {}  # index -> time.monotonic() when it began
+        self.given = 0
+        self.ready = False
+        self.cpu_seconds = 0.0
+        self.born = time.monotonic()
+        self._heard = heard
+        self._to_send: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._to_send.put(recipe)
+        self._pipe, theirs = context.Pipe()
+        self.process = context.Process(target=work, args=(theirs,), daemon=True)
+        self._threads = [threading.Thread(target=t, daemon=True) for t in (self._send, self._read)]
+        try:
+            with _environment_for_workers(), _main_module_hidden():
+                _ensure_forkserver(context)
+                self.process.start()
+            theirs.close()  # only the worker holds that end now: when it dies, the pipe ends
+            for thread in self._threads:
+                thread.start()
+        except (EOFError, ConnectionError) as error:  # instead of the fork server's answer
+            self._pipe.close()
+            raise UserError(
+                "the system starts no further process, because of a limit (ulimit -u) or because "
+                "memory is short; use fewer workers (--workers), and run the same command again."
+            ) from error
+        except BaseException:
+            self._pipe.close()  # a half-started worker exits by itself
+            raise
+
+    def give(self, index: int, job: Any) -> None:
+        self.given += 1
+        self.jobs[index] = time.monotonic()
+        self._to_send.put(pack((index, job)))
+
+    def become_ready(self) -> None:
+        self.ready = True
+        self.jobs = dict.fromkeys(self.jobs, time.monotonic())
+
+    def epitaph(self) -> str:
+        self.process.join(1.0)  # the pipe may end a moment before the process does
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            return f"was killed by signal {-code} ({signal.strsignal(-code)})"
+        return f"ended with status {code}"
+
+    def kill(self) -> None:
+        if self.process.exitcode is None:  # else the number may already be another process's
+            self.process.kill()
+
+    def end(self) -> None:
+        self.kill()
+        self.process.join()
+        self._to_send.put(None)
+        for thread in self._threads:  # the pipe has ended
+            thread.join()
+        self._pipe.close()
+
+    def _send(self) -> None:
+        with contextlib.suppress(OSError):  # it has just died, which `_read` will find
+            while (message := self._to_send.get()) is not None:
+                self._pipe.send_bytes(message)
+
+    def _read(self) -> None:
+        with contextlib.suppress(EOFError, OSError):  # OSError: in the middle of a message
+            while True:
+                self._heard.put((self, self._pipe.recv_bytes()))
+        self._heard.put((self, None))
+
+
+def start_method(preload: Sequence[str]) -> SpawnContext | ForkServerContext:
+    """How workers are started: forked from a process that has imported `preload`, or spawned."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    return context
+
+
+def _ensure_forkserver(context: SpawnContext | ForkServerContext) -> None:
+    """Start the process that workers are forked from, unless it runs.
+
+    It inherits that Ctrl-C is ignored, and so do the workers from their first moment.
+    """
+    if context.get_start_method() != "forkserver":
+        return
+    from multiprocessing import forkserver  # exists on POSIX only
+
+    with _ignoring_interrupts():
+        forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python allows no other thread to do it
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Else every worker imports the script that started it once more, which takes most of its
+    start; handlers come from modules."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+@contextlib.contextmanager
+def _environment_for_workers() -> Iterator[None]:
+    """The environment that new processes inherit: libraries read it as they are loaded."""
+    changes = {**WORKER_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
