@@ -11,26 +11,32 @@ Time     about 30 minutes on two cores
 Run      python 05_train_controller.py
          python 05_train_controller.py --start zeros --sigma 0.1 --name zeros --fitness duels
          --population 144 --tracks 2 --replayed 1 --generations 66    (no teacher, as in the paper)
-         ... --most-sigma 0.1 --generations 200    (once the mean stands still)
+         ... --name zeros --most-sigma 0.1 --generations 200   (goes on, once its mean stands still)
 
-Stopped, it goes on from the last finished generation when run again; with more GENERATIONS it goes
-on from where it ended.
+Stopped, it goes on from the last finished generation when run again; with more GENERATIONS, from
+where it ended. The constants below are for a new search: one that goes on keeps its own settings,
+except those given as flags, and says so; GENERATIONS, WORKERS and folders are taken from here.
 """
 
 from utils.runtime.start import run
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from models.controller import parameter_count
+from models.controller import FeatureScale, parameter_count
 from models.inference import ROWS
-from models.mdn_rnn import MDNRNN
-from utils.evolution.cma_es import Evolution
-from utils.evolution.imitation import Round, imitate
-from utils.evolution.search import Plan, Search
-from utils.racing.agent import Races
+from utils.evolution.cma_es import SMALLEST_POPULATION, Evolution
+from utils.evolution.curriculum import choose_tracks, remembered
+from utils.evolution.fitness import FITNESSES
+from utils.evolution.history import of_candidates, of_selection
+from utils.evolution.imitation import imitate
+from utils.evolution.plan import Plan
+from utils.evolution.search import Files, Search, found_at
+from utils.racing.agent import Races, drive
+from utils.racing.race import Race
 from utils.runtime.command_line import (
     choice,
     folder,
@@ -42,8 +48,7 @@ from utils.runtime.command_line import (
     word,
 )
 from utils.runtime.cores import cores
-from utils.runtime.errors import UserError
-from utils.runtime.timing import Clock
+from utils.runtime.timing import Clock, Meter
 from utils.runtime.workers import Workers
 from utils.simulator import seeds
 from utils.simulator.envs import ENV_IDS
@@ -78,123 +83,118 @@ IMITATION = "data/imitation"  # where finished rounds of the imitation are kept
 NAME = "controller"  # of this run: its files begin with it
 # -----------------------------------------------------------------------------
 
+FOR_EVER = ("START", "FEATURES", "SIGMA", "SEED", "ENV_ID")  # settings that no flag may change ...
+FOR_IMITATION = ("ROUNDS", "LAPS", "TEACHER_LINE", "TEACHER_GRIP")  # ... in a search that goes on
+
 
 def main(argv: list[str] | None = None) -> None:
-    s = settings(
-        globals(), argv,
-        START=choice("imitation", "zeros"), FEATURES=choice("zh", "z", "h"),
-        GENERATIONS=whole(0, 1_000_000), POPULATION=whole(6, 10_000),
-        TRACKS=whole(1, seeds.EVOLUTION_TRACKS), REPLAYED=whole(),
-        SCOUTED=whole(0, seeds.EVOLUTION_TRACKS), SIGMA=number(1e-9, 10),
-        LEAST_SIGMA=number(0, 10), MOST_SIGMA=number(1e-9, 10), MEAN_RATE=number(0.01, 1),
-        FITNESS=choice("score", "duels"), PATIENCE=whole(1),
-        SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1),
-        ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5),
-        TEACHER_GRIP=number(0.05, 1), SEED=seed(), ENV_ID=choice(*ENV_IDS),
-        WORKERS=processes(), CHECKPOINTS=folder(), IMITATION=folder(),
-        NAME=word(),
-    )  # fmt: skip
-    _demand_possible_plan(s)
+    s = _settings(globals(), argv)
     vae, vae_header = load_vae(s.CHECKPOINTS)
     rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
-    rounds = Path(s.IMITATION) / s.NAME
+    files, rounds = Files.of(s.CHECKPOINTS, s.NAME), Path(s.IMITATION) / s.NAME
+    kinds = ("evolution", "C", "log by generation", "picture", "imitation round")
+    demand_writable(dict(zip((*files, rounds / "*.npz"), kinds, strict=True)))
+    count = parameter_count(vae.sizes["latent_dim"], rnn.sizes["hidden"])
+    search = Search.load(files, count)
+    if search:  # what it was run with stands in for the constants
+        s = _settings(globals() | search.settings, argv)
+    plan = Plan.of(s)
+    made_from = {"vae": vae_header["fingerprint"], "rnn": rnn_header["fingerprint"]}
+    made_from |= {name: getattr(s, name) for name in FOR_EVER}
+    if s.START == "imitation":
+        made_from |= {name: getattr(s, name) for name in FOR_IMITATION}
     sweep(s.CHECKPOINTS)
     sweep(rounds)
-    scale = _scale(rnn, s.FEATURES)
-    decisive = ["START", "FEATURES", "SIGMA", "PATIENCE", "SEED", "ENV_ID"]
-    if s.START == "imitation":
-        decisive += ["ROUNDS", "LAPS", "TEACHER_LINE", "TEACHER_GRIP"]
-    made_from = {"vae": vae_header["fingerprint"], "rnn": rnn_header["fingerprint"]}
-    made_from |= {name: getattr(s, name) for name in decisive}
+    if search:
+        print(search.follow(plan, made_from, globals(), files))
 
-    count = parameter_count(vae.sizes["latent_dim"], rnn.sizes["hidden"])
-    search = Search(s.CHECKPOINTS, s.NAME, made_from, count)
-    kinds = ("evolution", "C", "log by generation", "picture", "imitation round")
-    demand_writable(dict(zip((*search.files, rounds / "*.npz"), kinds, strict=True)))
+    scale = FeatureScale.of(rnn, s.FEATURES)
     with Workers(
         s.WORKERS, Races, {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
         slots=ROWS, preload=["utils.racing.agent"],
     ) as workers:  # fmt: skip
-        if search.resume():
-            generation = search.evolution.generation
-            print(f"resuming at generation {generation} (delete {search.path} to start over)")
-            search.evolution = search.evolution.resized(s.POPULATION)
-            search.publish()
-        else:
-            start = np.zeros(count)
-            spent = (0, 0.0)
+        if not search:
+            start, spent = np.zeros(count), {"frames": 0, "core_hours": 0.0}
             if s.START == "imitation":
-                start, *spent = _imitate(s, workers, scale, made_from, rounds)
-            search.begin(Evolution(start, s.SIGMA, s.POPULATION, s.SEED), scale, *spent)
-        _evolve(s, search, workers, scale)
+                teacher = {"line_offset": s.TEACHER_LINE, "grip": s.TEACHER_GRIP}
+                decisive = ("vae", "rnn", "FEATURES", "LAPS", "ENV_ID")
+                origin = {name: made_from[name] for name in decisive}
+                start, spent = imitate(workers, scale, teacher, s.ROUNDS, s.LAPS, origin, rounds)
+            evolution = Evolution(start, s.SIGMA, s.POPULATION, s.SEED)
+            plans = [{"generation": 0, **plan.settings()}]
+            search = Search(evolution, scale.plain(start), made_from, spent, found_at(0), plans)
+        search.save(files)
+        evolve(search, plan, workers, scale, s.GENERATIONS, files)
+        if plan.select_tracks and search.measured_at != search.evolution.generation:
+            measure(search, plan, workers, scale, files)
     named = "" if s.NAME == "controller" else f" --controller {s.NAME}"
-    print(f"{search.summary()}; next: python 06_evaluate.py{named}")
+    print(f"{search.summary(files)}; next: python 06_evaluate.py{named}")
 
 
-def _demand_possible_plan(s) -> None:
-    if s.REPLAYED >= s.TRACKS:
-        raise UserError(f"REPLAYED (--replayed) must be below TRACKS, {s.TRACKS}: some are new.")
-    if s.LEAST_SIGMA > s.MOST_SIGMA:
-        raise UserError(f"LEAST_SIGMA (--least-sigma) must be at most MOST_SIGMA, {s.MOST_SIGMA}.")
-    duels = s.FITNESS == "duels"
-    if duels and s.POPULATION % 2:
-        raise UserError(f"POPULATION (--population) must be even for duels, not {s.POPULATION}.")
-    driven = s.TRACKS * (s.POPULATION // 2 if duels else 1) + s.SCOUTED
-    if driven > seeds.EVOLUTION_TRACKS:
-        raise UserError(
-            f"a generation has {seeds.EVOLUTION_TRACKS} tracks, not {driven}: lower TRACKS "
-            "(--tracks) or SCOUTED (--scouted)."
-        )
+def evolve(
+    search: Search, plan: Plan, workers: Workers, scale: FeatureScale, generations: int,
+    files: Files,
+) -> None:  # fmt: skip
+    """CMA-ES: ask for candidates, let them drive, judge them, tell the outcome, keep the best."""
+    evolution, clock = search.evolution, Clock(search.evolution.generation, generations)
+    while (generation := evolution.generation) < generations:
+        meter = Meter(workers)
+        candidates = evolution.ask(plan.least_sigma, plan.most_sigma)  # in standardised features
+        mean = scale.plain(evolution.mean)
+
+        groups = evolution.pairs if plan.fitness == "duels" else [range(plan.population)]
+        tracks, scouted = choose_tracks(plan, groups, generation, search.driven)
+        due = generation % plan.select_every == 0 and search.measured_at != generation
+        *laps, scouts, selection = drive(
+            workers, f"generation {generation}",
+            *(
+                [Race(track, parameters, plan.patience) for track in row]
+                for parameters, row in zip(scale.plain(candidates), tracks, strict=True)
+            ),
+            [Race(track, mean, plan.patience) for track in scouted],
+            [Race(track, mean) for track in seeds.SELECT[: plan.select_tracks if due else 0]],
+        )  # fmt: skip
+        driven = [lap for row in (*laps, scouts) for lap in row]
+
+        fitness = FITNESSES[plan.fitness](laps, groups)
+        search.measured(mean, selection)
+        evolution.tell(candidates, fitness, plan.mean_rate)
+
+        search.driven = remembered(search.driven, generation, driven)
+        if search.best_score is None:  # nothing was ever measured: the latest mean has to do
+            search.keep(scale.plain(evolution.mean))
+        came_to = of_candidates(plan, generation, laps) | of_selection(selection)
+        said = search.note(generation, [*driven, *selection], meter, came_to)
+        search.save(files)
+        print(f"{said}, {clock.left(generation + 1)} left", flush=True)
 
 
-def _scale(rnn: MDNRNN, features: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sd of the features; what C may not read is scaled to nothing."""
-    mean, sd = rnn.feature_mean.numpy(), rnn.feature_sd.numpy().copy()
-    latent_dim = rnn.sizes["latent_dim"]
-    if "z" not in features:
-        sd[:latent_dim] = np.inf
-    if "h" not in features:
-        sd[latent_dim:] = np.inf
-    return mean, sd
+def measure(
+    search: Search, plan: Plan, workers: Workers, scale: FeatureScale, files: Files
+) -> None:
+    """Measure the mean on the selection seeds without going on; it is kept if it is the best."""
+    meter, mean = Meter(workers), scale.plain(search.evolution.mean)
+    races = [Race(track, mean) for track in seeds.SELECT[: plan.select_tracks]]
+    (laps,) = drive(workers, "selection", races)
+    search.measured(mean, laps)
+    print(search.note(search.evolution.generation, laps, meter, of_selection(laps)))
+    search.save(files)
 
 
-def _imitate(
-    s, workers: Workers, scale: tuple, made_from: dict, rounds: Path
-) -> tuple[np.ndarray, int, float]:
-    clock = Clock(0, s.ROUNDS)
-
-    def report(number: int, done: Round) -> None:
-        print(
-            f"imitation {number + 1}/{s.ROUNDS}: score {done.scores.mean():.0f} ± "
-            f"{done.scores.std():.0f}, {done.complete.mean():.0%} of laps complete, "
-            f"{clock.left(number + 1)} left",
-            flush=True,
-        )
-
-    teacher = {"line_offset": s.TEACHER_LINE, "grip": s.TEACHER_GRIP}
-    origin = {name: made_from[name] for name in ("vae", "rnn", "FEATURES", "LAPS", "ENV_ID")}
-    return imitate(
-        workers, scale, teacher, s.ROUNDS, s.LAPS, {**origin, **teacher}, rounds, report,
+def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace:
+    return settings(
+        script, argv,
+        START=choice("imitation", "zeros"), FEATURES=choice("zh", "z", "h"),
+        GENERATIONS=whole(0, 1_000_000), POPULATION=whole(SMALLEST_POPULATION, 10_000),
+        TRACKS=whole(1, seeds.EVOLUTION_TRACKS), REPLAYED=whole(),
+        SCOUTED=whole(0, seeds.EVOLUTION_TRACKS), SIGMA=number(1e-9, 10),
+        LEAST_SIGMA=number(0, 10), MOST_SIGMA=number(1e-9, 10), MEAN_RATE=number(0.01, 1),
+        FITNESS=choice(*FITNESSES), PATIENCE=whole(1),
+        SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1),
+        ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5),
+        TEACHER_GRIP=number(0.05, 1), SEED=seed(), ENV_ID=choice(*ENV_IDS),
+        WORKERS=processes(), CHECKPOINTS=folder(), IMITATION=folder(), NAME=word(),
     )  # fmt: skip
-
-
-def _evolve(s, search: Search, workers: Workers, scale: tuple) -> None:
-    clock = Clock(search.evolution.generation, s.GENERATIONS)
-    plan = Plan(
-        s.TRACKS, s.PATIENCE,
-        replayed=s.REPLAYED, scouted=s.SCOUTED,
-        least_sigma=s.LEAST_SIGMA, most_sigma=s.MOST_SIGMA,
-        mean_rate=s.MEAN_RATE, duels=s.FITNESS == "duels",
-    )  # fmt: skip
-    while (generation := search.evolution.generation) < s.GENERATIONS:
-        due = generation % s.SELECT_EVERY == 0 and search.measured_at != generation
-        select = seeds.SELECT[: s.SELECT_TRACKS] if due else []
-        races = s.POPULATION * s.TRACKS + s.SCOUTED + len(select)
-        with tqdm(total=races, desc=f"generation {generation}", unit="race", leave=False) as bar:
-            row = search.advance(workers, scale, plan, select, lambda *_: bar.update())
-        print(f"{search.status(row)}, {clock.left(generation + 1)} left", flush=True)
-    if s.SELECT_TRACKS and search.measured_at != search.evolution.generation:
-        print(search.status(search.measure(workers, scale, seeds.SELECT[: s.SELECT_TRACKS])))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt, checkpoints/controller.pt
 Writes   checkpoints/results/NAME.json (every race, and where the figures come from)
          checkpoints/results/NAME.png (maps of the worst five laps)
          best_lap.mp4 (the best race, beside what V sees and what M expects next)
+         checkpoints/pictures/best_lap.gif (its first 12 seconds, for a page that plays them)
 Time     about 1 minute on two cores; 100 tracks take 6
 Run      python 06_evaluate.py
          python 06_evaluate.py --episodes 100 --name shipped     (the README's table)
@@ -19,9 +20,10 @@ from tqdm import tqdm
 
 from models.inference import ROWS
 from utils.drivers.registry import DRIVERS
+from utils.pictures.plots import worst_laps
 from utils.racing.agent import Races
 from utils.racing.driver_races import DriverRaces
-from utils.racing.evaluation import film, picture_worst, save_report, sentence
+from utils.racing.evaluation import film, save_report, sentence
 from utils.racing.race import Race
 from utils.runtime.command_line import (
     choice,
@@ -43,8 +45,8 @@ from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import TrainedAgent, load_agent
 
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----
-EPISODES = 10  # tracks to drive, as the project that we follow reported; 100 for the table
-FIRST_SEED = 0  # of the tracks; 0-99 are for reports, nothing is trained or chosen on them
+EPISODES = 10  # tracks to drive, as CAR RACER-v3 VMC reports; 100 for the table
+FIRST_SEED = 0  # of the tracks; 0-99 are for reports, nothing is trained on them
 ENV_ID = "CarRacing-v3"  # the stock environment, on which scores are reported
 DRIVER = "agent"  # or "autopilot" or "random", to compare with
 LINE_OFFSET = 2.5  # units off the centre line that the autopilot's line may take
@@ -69,9 +71,12 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     report = Path(s.CHECKPOINTS) / "results" / f"{s.NAME}.json"
     filmed = s.DRIVER == "agent" and s.FILM != "none"
+    moving = Path(s.CHECKPOINTS) / "pictures" / Path(s.FILM).with_suffix(".gif")
     kinds = {report: "report", report.with_suffix(".png"): "picture"}
-    demand_writable(kinds | ({Path(s.FILM): "film"} if filmed else {}))
+    films = {Path(s.FILM): "film", moving: "moving picture"}
+    demand_writable(kinds | (films if filmed else {}))
     sweep(report.parent)
+    sweep(moving.parent)
     sweep(Path(s.FILM).parent, Path(s.FILM).stem)
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None
     parameters = agent.parameters if agent else np.zeros(0)
@@ -90,16 +95,17 @@ def main(argv: list[str] | None = None) -> None:
     elif s.DRIVER == "autopilot":
         made_from |= _autopilot(s)
     save_report(report, laps, made_from, meter.seconds, meter.processor_seconds)
-    picture_worst(report.with_suffix(".png"), laps)
     print(f"{sentence(laps)}; every race is in {report}")
+    worst_laps(report.with_suffix(".png"), [vars(lap) for lap in laps])
 
-    if filmed:
+    if agent and filmed:
         best = max(laps, key=lambda lap: lap.score)
         try:
-            film(Path(s.FILM), s.ENV_ID, agent, best, s.LOOK_EVERY)
+            made = film(Path(s.FILM), moving, s.ENV_ID, agent, best, s.LOOK_EVERY)
         except (OSError, UserError) as error:
             raise UserError(f"no film: {error} The scores are safe in {report}.") from error
-        print(f"{s.FILM} shows the best one: track {best.seed}, score {best.score:.1f}")
+        if made:
+            print(f"{s.FILM} shows the best one: track {best.seed}, score {best.score:.1f}")
 
 
 def _autopilot(s) -> dict[str, float]:

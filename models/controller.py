@@ -1,6 +1,10 @@
 """C: one linear map with bias from [z, h] to steering, gas and brake."""
 
+from typing import NamedTuple
+
 import numpy as np
+
+from models.mdn_rnn import MDNRNN
 
 ACTIONS = 3  # steering, gas, brake
 
@@ -32,11 +36,29 @@ def squash(raw: np.ndarray) -> np.ndarray:
     return action
 
 
-def unstandardise(parameters: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """Parameters for (features - mean) / sd -> the same map for the features themselves.
+class FeatureScale(NamedTuple):
+    """Mean and sd (F,) of the features [z, h].
 
-    Evolution and imitation move in standardised coordinates, where one step size suits every
-    feature; what is shipped is the plain linear map.
+    Evolution and imitation move in standardised features, (features - mean) / sd, where one step
+    size suits every one of them; what drives and is shipped is the plain linear map.
     """
-    weights, bias = unpack(parameters)
-    return pack(weights / sd, bias - (weights * (mean / sd)).sum(-1))
+
+    mean: np.ndarray
+    sd: np.ndarray
+
+    @classmethod
+    def of(cls, rnn: MDNRNN, readable: str = "zh") -> "FeatureScale":
+        """As M's training data had them; what C may not read, z or h, is scaled to nothing."""
+        mean, sd = (rnn.get_buffer(f"feature_{name}").numpy().copy() for name in ("mean", "sd"))
+        latent_dim = rnn.sizes["latent_dim"]
+        if "z" not in readable:
+            sd[:latent_dim] = np.inf
+        if "h" not in readable:
+            sd[latent_dim:] = np.inf
+        return cls(mean, sd)
+
+    def plain(self, parameters: np.ndarray) -> np.ndarray:
+        """Parameters (..., 3 * (F + 1)) for standardised features -> for plain ones, float32."""
+        weights, bias = unpack(parameters)
+        shift = (weights * (self.mean / self.sd)).sum(-1)
+        return pack(weights / self.sd, bias - shift).astype(np.float32)

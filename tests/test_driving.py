@@ -11,9 +11,10 @@ import models.inference
 from models.controller import pack, squash, unpack
 from models.inference import ROWS
 from utils.drivers.autopilot import Autopilot
+from utils.drivers.registry import DRIVERS
 from utils.racing.agent import Agent, Races
 from utils.racing.driver_races import DriverRaces
-from utils.racing.race import FRAME_COST, Race, Seat
+from utils.racing.race import FRAME_COST, Race, RunningRace
 from utils.runtime.workers import Workers
 from utils.simulator.envs import FAST_ID, MAX_FRAMES, STOCK_ID, make_env, shrink
 
@@ -296,15 +297,15 @@ def test_a_teacher_at_the_wheel_drives_as_it_advises(taught):
 def test_a_shared_wheel_changes_hands_by_stretches_and_the_same_way_each_time(monkeypatch):
     at_the_wheel = []  # in every frame, the teacher or not
 
-    def consult(seat, action, features):
-        taken = plain(seat, action, features)
+    def consult(running, teacher, action, features):
+        taken = plain(running, teacher, action, features)
         at_the_wheel.append(taken is not action)
         return taken
 
     race = Race(3, STANDING_STILL, patience=150, teacher=TEACHER, teacher_share=0.5)
-    plain = Seat._consult
+    plain = RunningRace._consult
     with monkeypatch.context() as patch:
-        patch.setattr(Seat, "_consult", consult)
+        patch.setattr(RunningRace, "_consult", consult)
         drive([race])
     changes = np.flatnonzero(np.diff(at_the_wheel)) + 1
     assert len(changes) > 1
@@ -339,3 +340,15 @@ def test_a_driver_races_the_same_track_alike_each_time():
     first, other, again = (races(Race(seed, np.zeros(0))) for seed in (4, 5, 4))
     assert facts(first) == facts(again)
     assert facts(first)[1:] != facts(other)[1:]
+
+
+def test_a_new_driver_is_a_line_in_the_registry(monkeypatch):
+    class Idle:
+        def __init__(self, env, rng):
+            pass
+
+        def act(self, obs):
+            return np.zeros(3, np.float32)
+
+    monkeypatch.setitem(DRIVERS, "idle", Idle)
+    assert DriverRaces("idle", {}, FAST_ID)(Race(8, np.zeros(0), patience=5)).frames == 5

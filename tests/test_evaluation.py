@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import tiny
 import torch
 
 from models.mdn_rnn import expected_next
+from utils.pictures import plots
 from utils.racing import evaluation
 from utils.racing.agent import Races
 from utils.racing.race import Lap, Race
@@ -94,22 +96,15 @@ def test_a_missing_report_names_its_command(tmp_path):
 
 def test_the_map_marks_the_first_tile_that_was_missed(tmp_path, lap, monkeypatch):
     drawn = []
-    monkeypatch.setattr(evaluation, "worst_laps", lambda path, maps: drawn.append(maps))
-    evaluation.picture_worst(tmp_path / "x.png", [lap])
-    (shown,) = drawn[0]
-    assert shown["score"] == lap.score
-    assert shown["path"].shape == (lap.frames, 2)
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    whole = replace(lap, missed=[])
+    plots.worst_laps(tmp_path / "x.png", [vars(lap), vars(whole)])
+    assert lap.positions.shape == (lap.frames, 2)
     assert len(lap.missed) == lap.total_tiles - lap.tiles
-    assert np.allclose(shown["lost_at"], lap.track[lap.missed[0]])
-
-
-def test_a_complete_lap_has_no_mark(tmp_path, lap, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(evaluation, "worst_laps", lambda path, maps: drawn.append(maps))
-    complete = Lap(1, 930.0, 3, 2, 2, True, positions=np.zeros((3, 2)), track=np.zeros((2, 2)),
-                   missed=[])  # fmt: skip
-    evaluation.picture_worst(tmp_path / "x.png", [complete])
-    assert drawn[0][0]["lost_at"] is None
+    lost, kept = ([line.get_xydata() for line in axes.lines] for axes in drawn[0].axes)
+    assert np.allclose(lost[0], lap.positions)
+    assert np.allclose(lost[2], lap.track[lap.missed[0]])
+    assert len(kept) == 2, "a complete lap has no mark"
 
 
 # The film
@@ -126,8 +121,8 @@ def filmed(agent, lap, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "race_frame", race_frame)
-        patch.setattr(evaluation, "write_video", lambda path, film: frames.extend(film))
-        evaluation.film("x.mp4", FAST_ID, agent, lap)
+        patch.setattr(evaluation, "write_video", lambda path, film, moving: frames.extend(film))
+        evaluation.film("x.mp4", "x.gif", FAST_ID, agent, lap)
     return frames, drawn
 
 
@@ -163,9 +158,9 @@ def undrawn(monkeypatch):
 @pytest.mark.usefixtures("undrawn")
 def test_the_film_pictures_z_and_what_m_expects_next(agent, lap, monkeypatch):
     pictured = []
-    monkeypatch.setattr(evaluation, "write_video", lambda path, film: list(film))
+    monkeypatch.setattr(evaluation, "write_video", lambda path, film, moving: list(film))
     monkeypatch.setattr(evaluation, "decoded", lambda vae, z: pictured.append(z) or z)
-    evaluation.film("x.mp4", FAST_ID, agent, lap)
+    evaluation.film("x.mp4", "x.gif", FAST_ID, agent, lap)
     obs, _ = make_env(FAST_ID).reset(seed=SEED)
     with torch.no_grad():
         z, _ = agent.vae.encode(torch.from_numpy(shrink(obs))[None])
@@ -176,18 +171,18 @@ def test_the_film_pictures_z_and_what_m_expects_next(agent, lap, monkeypatch):
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_film_looks_as_seldom_as_the_race_did(agent, monkeypatch):
-    monkeypatch.setattr(evaluation, "write_video", lambda path, film: list(film))
+    monkeypatch.setattr(evaluation, "write_video", lambda path, film, moving: list(film))
     lively = agent._replace(parameters=tiny.lively(1))
     reported = drive(lively, Race(SEED, lively.parameters, look_every=3))
-    evaluation.film("x.mp4", FAST_ID, lively, reported, look_every=3)
+    evaluation.film("x.mp4", "x.gif", FAST_ID, lively, reported, look_every=3)
     with pytest.raises(UserError, match="instead of"):
-        evaluation.film("x.mp4", FAST_ID, lively, reported)
+        evaluation.film("x.mp4", "x.gif", FAST_ID, lively, reported)
 
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("change", [{"score": 500.0}, {"frames": 123}, {"seed": SEED + 1}])
 def test_a_race_that_goes_otherwise_than_reported_is_not_filmed(agent, lap, change):
-    reported = Lap(**{**vars(lap), **change})
+    reported = replace(lap, **change)
     with pytest.raises(UserError, match=r"track \d+ scored .* 06_evaluate\.py"):
         list(evaluation._filmed(FAST_ID, agent, reported, look_every=1))
 
@@ -196,10 +191,10 @@ def test_no_film_is_left_of_such_a_race(tmp_path, agent, lap, monkeypatch):
     small = np.zeros((16, 16, 3), np.uint8)
     monkeypatch.setattr(FastCarRacing, "render", lambda self: None)
     monkeypatch.setattr(evaluation, "race_frame", lambda *_: small)
-    reported = Lap(**{**vars(lap), "score": 500.0})
+    reported = replace(lap, score=500.0)
     with pytest.raises(UserError, match="instead of 500"):
-        evaluation.film(tmp_path / "x.mp4", FAST_ID, agent, reported)
+        evaluation.film(tmp_path / "x.mp4", tmp_path / "x.gif", FAST_ID, agent, reported)
     assert not list(tmp_path.iterdir())
-    evaluation.film(tmp_path / "x.mp4", FAST_ID, agent, lap)
+    evaluation.film(tmp_path / "x.mp4", tmp_path / "x.gif", FAST_ID, agent, lap)
     film = cv2.VideoCapture(str(tmp_path / "x.mp4"))
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == lap.frames + evaluation.END_FRAMES

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.evolution.fitness import GRASS_COST, MOST_DIFFERENCE, duels, mean_scores
+from utils.evolution.fitness import GRASS_COST, MOST_DIFFERENCE, duels, mean_score
 from utils.racing.race import FRAME_COST, Lap
 from utils.simulator.envs import MAX_FRAMES
 
@@ -27,7 +27,7 @@ def won_by(first, second):
 
 def test_the_mean_score():
     laps = [[lap(700), lap(800)], [lap(600), lap(650, missed=3)]]
-    assert mean_scores(laps) == pytest.approx([925, (940 + 890) / 2])
+    assert mean_score(laps) == pytest.approx([925, (940 + 890) / 2])
 
 
 def test_the_faster_wins_by_the_points_it_gains():
@@ -36,7 +36,7 @@ def test_the_faster_wins_by_the_points_it_gains():
 
 def test_a_missed_tile_costs_its_own_points_but_no_idle_frames():
     assert won_by([lap()], [lap(missed=1)]) == pytest.approx(1000 / TILES)
-    assert np.ptp(mean_scores([[lap()], [lap(missed=1)]])) > 30
+    assert np.ptp(mean_score([[lap()], [lap(missed=1)]])) > 30
 
 
 def test_wheels_on_the_grass_cost_points():
@@ -65,4 +65,4 @@ def test_skill_shows_through_the_luck_of_one_track():
     def shows(fitness):
         return np.corrcoef(np.diff(speed[pairs])[:, 0], np.diff(fitness[pairs])[:, 0])[0, 1]
 
-    assert shows(duels(laps, pairs)) > shows(mean_scores(laps)) + 0.2
+    assert shows(duels(laps, pairs)) > shows(mean_score(laps)) + 0.2

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.controller import pack, squash, unpack, unstandardise
-from utils.evolution.imitation import fit, imitate, imitation_loss
+from models.controller import FeatureScale, pack, squash, unpack
+from utils.evolution.imitation import Round, fit, imitate, imitation_loss
 from utils.racing.race import Lap
 from utils.simulator import seeds
 from utils.storage.artifacts import load_arrays
@@ -100,20 +100,19 @@ class Track:
 
 
 def scale():
-    return np.full(WIDTH, 2.0, np.float32), np.full(WIDTH, 3.0, np.float32)
+    return FeatureScale(np.full(WIDTH, 2.0, np.float32), np.full(WIDTH, 3.0, np.float32))
 
 
-def learn(folder, workers, rounds=4, made_from=None, report=lambda *_: None):
-    student, frames, _ = imitate(
-        workers, scale(), TEACHER, rounds, 2, made_from or {"vae": "a"}, folder, report
-    )
-    assert frames == rounds * 2 * 60
+def learn(folder, workers, rounds=4, made_from=None):
+    made_from = made_from or {"vae": "a"}
+    student, spent = imitate(workers, scale(), TEACHER, rounds, 2, made_from, folder)
+    assert spent["frames"] == rounds * 2 * 60
     return student
 
 
-def test_rounds_drive_new_tracks_with_the_latest_student_and_ever_less_teacher(tmp_path):
-    track, reported = Track(), []
-    student = learn(tmp_path, track, report=lambda number, done: reported.append((number, done)))
+def test_rounds_drive_new_tracks_with_the_latest_student_and_ever_less_teacher(tmp_path, capsys):
+    track = Track()
+    student = learn(tmp_path, track)
     driven = [[race.seed for race in races] for races in track.rounds]
     first = seeds.IMITATION
     assert driven == [[first + 2 * i, first + 2 * i + 1] for i in range(4)]
@@ -121,10 +120,13 @@ def test_rounds_drive_new_tracks_with_the_latest_student_and_ever_less_teacher(t
     assert shares == [{1.0}, {0.5}, {0.0}, {0.0}]
     races = [race for races in track.rounds for race in races]
     assert all(race.teacher == TEACHER and race.patience == 100 for race in races)
-    assert [number for number, _ in reported] == [0, 1, 2, 3]
-    assert reported[0][1].scores.tolist() == [5.0, 5.0]
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in said] == [
+        f"imitation {i}/4: score 5 ± 0" for i in (1, 2, 3, 4)
+    ]  # fmt: skip
 
-    rounds = [done for _, done in reported]
+    paths = sorted(tmp_path.iterdir())
+    rounds = [Round(**load_arrays(path, "imitation round", "")[1]) for path in paths]
     mean, sd = scale()
     expected = np.zeros(3 * (WIDTH + 1), np.float32)
     for i in range(4):  # each round is fitted to all data so far, from the last map
@@ -133,7 +135,7 @@ def test_rounds_drive_new_tracks_with_the_latest_student_and_ever_less_teacher(t
         expected = fit(features, np.concatenate([r.advice for r in seen]), expected)
         if i < 3:
             (parameters,) = {race.parameters.tobytes() for race in track.rounds[i + 1]}
-            assert parameters == unstandardise(expected, mean, sd).tobytes()
+            assert parameters == scale().plain(expected).tobytes()
     assert np.array_equal(student, expected)
 
 
@@ -151,16 +153,14 @@ def test_the_core_hours_are_those_of_driving_and_of_fitting(tmp_path, monkeypatc
 
     track = Costly()
     monkeypatch.setattr("utils.evolution.imitation.fit", track.fit)
-    *_, core_hours = imitate(
-        track, scale(), TEACHER, 3, 2, {"vae": "a"}, tmp_path, lambda *_: None
-    )  # fmt: skip
-    assert core_hours == pytest.approx(33, abs=0.1)
+    _, spent = imitate(track, scale(), TEACHER, 3, 2, {"vae": "a"}, tmp_path)
+    assert spent["core_hours"] == pytest.approx(33, abs=0.1)
 
 
 def test_the_student_comes_to_act_like_its_teacher(tmp_path):
     student = learn(tmp_path, Track())
     features = np.random.default_rng(5).normal(2, 3, (200, WIDTH)).astype(np.float32)
-    found = act(unstandardise(student, *scale()).astype(np.float32), features)
+    found = act(scale().plain(student), features)
     assert np.abs(found - act(policy(), features)).mean() < 0.05
 
 
@@ -203,3 +203,11 @@ def test_rounds_of_another_v_or_damaged_ones_are_driven_again(tmp_path, capsys):
     assert len(repaired.rounds) == 1
     learn(tmp_path, Track(stop_in=0))  # none is left to drive
     assert "round_001.npz" in capsys.readouterr().out
+
+
+def test_rounds_of_another_precision_are_driven_again_and_said_to_be(tmp_path, monkeypatch, capsys):
+    learn(tmp_path, Track())
+    monkeypatch.setattr("utils.evolution.imitation.arithmetic", lambda: "another")
+    learn(tmp_path, other := Track())
+    assert len(other.rounds) == 4
+    assert "round_003.npz was driven with another" in capsys.readouterr().out

@@ -1,6 +1,13 @@
+import os
+import subprocess
+import sys
+
 import cv2
+import matplotlib
 import numpy as np
 import pytest
+import tiny
+from matplotlib.figure import Figure
 
 from utils.pictures import plots
 
@@ -48,13 +55,66 @@ def evolution_rows(count, every=5):
     return rows
 
 
-def a_lap(seed, score, lost_at=(150.0, 0.0)):
+def a_lap(seed, score, missed=(0, 7)):
     angle = np.linspace(0, 2 * np.pi, 300, endpoint=False)
     track = 150 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     return {
         "seed": seed, "score": score, "frames": 1000, "tiles": 40, "total_tiles": 300,
-        "track": track, "path": track[:120] + 2, "lost_at": lost_at,
+        "track": track, "positions": track[:120] + 2, "missed": missed,
     }  # fmt: skip
+
+
+# The machine
+
+
+def test_nothing_on_the_machine_stops_or_changes_a_picture(tmp_path):
+    rows = [{"epoch": 1, "loss": 2.0}]
+    plots.training_curves(tmp_path / "ours.png", rows, "V")
+    work, home = tmp_path / "work", tmp_path / "home"
+    work.mkdir()
+    home.mkdir()
+    (work / "matplotlibrc").write_text("text.usetex: True\naxes.facecolor: black\n")
+    (home / "matplotlibrc").write_bytes(b"font.family: caf\xe9\n")
+    draw = f"from utils.pictures import plots; plots.training_curves('theirs.png', {rows}, 'V')"
+    machine = {"MPLBACKEND": "module://not_here.backend", "MATPLOTLIBRC": str(home)}
+    machine |= {"PYTHONPATH": str(tiny.ROOT)}
+    subprocess.run([sys.executable, "-c", draw], cwd=work, check=True, env=os.environ | machine)
+    assert (work / "theirs.png").read_bytes() == (tmp_path / "ours.png").read_bytes()
+
+
+def test_settings_made_before_a_picture_neither_change_it_nor_are_changed(tmp_path):
+    plots.worst_laps(tmp_path / "map.png", [a_lap(1, 400.0)])
+    ours = read(tmp_path / "map.png")
+    theirs = {"text.usetex": True, "figure.dpi": 30, "axes.facecolor": "black"}
+    with matplotlib.rc_context(theirs):
+        plots.worst_laps(tmp_path / "map.png", [a_lap(1, 400.0)])
+        assert theirs.items() <= dict(matplotlib.rcParams).items()
+    assert (read(tmp_path / "map.png") == ours).all()
+
+
+def test_a_picture_that_cannot_be_drawn_costs_one_sentence(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "v.png"
+    path.write_bytes(b"the old picture")
+
+    def savefig(*_, **__):
+        raise RuntimeError("no such\nfont")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    plots.training_curves(path, training_rows(3), "V")
+    said = capsys.readouterr().out
+    assert "v.png is left out (no such font)" in said
+    assert said.count("\n") == 1
+    assert path.read_bytes() == b"the old picture"
+
+
+def test_a_picture_that_finds_no_room_is_the_machines_trouble(tmp_path, monkeypatch):
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(b"a picture"))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        plots.training_curves(tmp_path / "file" / "v.png", training_rows(3), "V")
+
+
+# Frames and latents
 
 
 def test_reconstructions_show_every_pair(tmp_path):
@@ -237,14 +297,14 @@ def test_the_map_shows_road_trace_and_where_it_was_lost(tmp_path):
     assert amount(lost, ROAD) > 3000
     assert amount(lost, BLUE) > 300
     assert amount(lost, ORANGE) > 100
-    plots.worst_laps(path, [a_lap(1, 400.0, lost_at=None)])
+    plots.worst_laps(path, [a_lap(1, 400.0, missed=())])
     assert amount(read(path), ORANGE) == 0
 
 
 def test_the_map_keeps_the_five_worst(tmp_path):
     path = tmp_path / "map.png"
     good = [a_lap(seed, 900.0) for seed in range(7)]
-    bad = [a_lap(seed, 100.0 + seed, lost_at=None) for seed in range(5)]
+    bad = [a_lap(seed, 100.0 + seed, missed=()) for seed in range(5)]
     plots.worst_laps(path, good + bad)
     picture = read(path)
     assert amount(picture, ORANGE) == 0, "only the good laps have a lost spot"
@@ -252,7 +312,7 @@ def test_the_map_keeps_the_five_worst(tmp_path):
     assert (read(path) == picture).all()
 
 
-@pytest.mark.parametrize("laps", [[], [a_lap(1, 1.0) | {"path": np.zeros((0, 2))}]])
+@pytest.mark.parametrize("laps", [[], [a_lap(1, 1.0) | {"positions": np.zeros((0, 2))}]])
 def test_a_map_of_nothing_is_refused(tmp_path, laps):
     with pytest.raises(ValueError, match=r"lap|points"):
         plots.worst_laps(tmp_path / "map.png", laps)

@@ -104,60 +104,43 @@ def test_without_git_the_commit_is_unknown(monkeypatch):
 
 @pytest.fixture
 def allowed(monkeypatch, tmp_path):
-    """A function that sets the affinity, and the control groups as files: {path: text}."""
+    """A function that sets the affinity, and the control group as files: {path: text}."""
 
-    def decide(processors, files=None, own_groups="0::/\n"):
+    def decide(processors, files):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)), False)
-        monkeypatch.setattr(cores_file, "CONTROL_GROUPS", tmp_path)
-        monkeypatch.setattr(cores_file, "OWN_GROUPS", tmp_path / "own")
-        (tmp_path / "own").write_text(own_groups)
-        for path, text in (files or {}).items():
-            place = tmp_path / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text)
+        monkeypatch.setattr(os, "cpu_count", lambda: 64)
+        monkeypatch.setattr(cores_file, "CONTROL_GROUP", tmp_path)
+        for path, text in files.items():
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_text(text)
 
     return decide
 
 
 def test_cores_follow_the_affinity(allowed):
-    allowed(3)
+    allowed(3, {})
     assert cores() == 3
     assert ", 3 cores, " in machine()
 
 
-def test_cores_follow_a_containers_quota(allowed):
-    allowed(64, {"cpu.max": "150000 100000\n"})
-    assert cores() == 2
+@pytest.mark.parametrize(
+    ("quota", "processors"),
+    [("150000 100000", 2), ("400000 100000", 4), ("1000 100000", 1), ("max 100000", 8)],
+)
+def test_cores_follow_a_containers_quota(allowed, quota, processors):
+    allowed(8, {"cpu.max": quota})
+    assert cores() == processors
 
 
-def test_a_quota_of_any_group_around_this_one_counts(allowed):
-    files = {"slurm/job/step/cpu.max": "max 100000\n", "slurm/cpu.max": "400000 100000\n"}
-    allowed(64, files, "0::/slurm/job/step\n")
-    assert cores() == 4
-
-
-def test_quotas_of_the_older_kind_count_and_minus_one_is_none(allowed):
-    groups = "4:cpu,cpuacct:/docker/abc\n1:name=systemd:/x\n"
-    for quota, processors in (("300000\n", 3), ("-1\n", 64)):
-        files = {"cpu.cfs_quota_us": quota, "cpu.cfs_period_us": "100000\n"}
-        allowed(64, {f"cpu,cpuacct/{name}": text for name, text in files.items()}, groups)
-        assert cores() == processors
-
-
-@pytest.mark.parametrize("own_groups", ["", "0::/\n"])
-def test_without_a_quota_the_affinity_stands(allowed, own_groups):
-    allowed(5, own_groups=own_groups)
-    assert cores() == 5
-
-
-def test_there_is_always_one(allowed):
-    allowed(8, {"cpu.max": "1000 100000\n"})
-    assert cores() == 1
+@pytest.mark.parametrize(("quota", "processors"), [("300000\n", 3), ("-1\n", 8)])
+def test_a_quota_of_the_older_kind_counts_and_minus_one_is_none(allowed, quota, processors):
+    allowed(8, {"cpu/cpu.cfs_quota_us": quota, "cpu/cpu.cfs_period_us": "100000\n"})
+    assert cores() == processors
 
 
 def test_a_system_without_affinity_counts_its_processors(monkeypatch, tmp_path):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(cores_file, "OWN_GROUPS", tmp_path / "none")
+    monkeypatch.setattr(cores_file, "CONTROL_GROUP", tmp_path)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert cores() == 1
 

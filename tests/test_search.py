@@ -1,5 +1,6 @@
 """The evolution of C: what drives where, what is kept, and a killed run that loses nothing."""
 
+import importlib
 import os
 import re
 import signal
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 import tiny
 
-from models.controller import unstandardise
+from models.controller import FeatureScale
 from utils.evolution.cma_es import Evolution
-from utils.evolution.search import COLUMNS, Plan, Search
+from utils.evolution.history import COLUMNS
+from utils.evolution.plan import Plan
+from utils.evolution.search import Files, Search, found_at
 from utils.racing.race import Lap
 from utils.runtime.errors import UserError
 from utils.simulator import seeds
@@ -23,6 +26,13 @@ from utils.storage.logs import read_log
 
 N = 6
 MEAN, SD = np.array([3.0], np.float32), np.array([0.5], np.float32)  # of the one feature
+SCALE = FeatureScale(MEAN, SD)
+PLAN = {
+    "population": 8, "tracks": 3, "replayed": 0, "scouted": 0, "patience": 50,
+    "least_sigma": 0.0, "most_sigma": 1e9, "mean_rate": 0.5, "fitness": "score",
+    "select_tracks": 0, "select_every": 1, "arithmetic": "float32",
+}  # fmt: skip
+STAGE = importlib.import_module(tiny.SCRIPTS[4])
 TIMING = ("seconds", "core_hours")
 MADE_FROM = {"vae": "v", "rnn": "m", "SIGMA": 0.1}
 
@@ -61,20 +71,38 @@ def is_measured(races):
     return any(race.seed in seeds.SELECT for race in races)
 
 
-def begin(folder, **changed):
-    search = Search(str(folder), "c", MADE_FROM | changed, N)
-    search.begin(Evolution(np.zeros(N), 0.1, 8, seed=1), (MEAN, SD))
-    return search
+def begin(folder, frames=0, core_hours=0.0, **changed):
+    evolution = Evolution(np.zeros(N), 0.1, 8, seed=1)
+    spent = {"frames": frames, "core_hours": core_hours}
+    made_from = MADE_FROM | changed
+    search = Search(evolution, plain(evolution.mean), made_from, spent, found_at(0))
+    return placed(search, Files.of(str(folder), "c"))
 
 
 def resume(folder, **changed):
-    search = Search(str(folder), "c", MADE_FROM | changed, N)
-    return search if search.resume() else None
+    files = Files.of(str(folder), "c")
+    search = Search.load(files, N)
+    if search:
+        search.follow(Plan(**PLAN), MADE_FROM | changed, {}, files)
+        placed(search, files)
+    return search
 
 
-def advance(search, workers, generations, select=(), tracks=3):
-    for _ in range(generations):
-        search.advance(workers, (MEAN, SD), Plan(tracks, 50), select)
+def placed(search, files):
+    search.files = files  # where these tests keep it
+    search.save(files)
+    return search
+
+
+def advance(search, workers, generations=1, **changed):
+    until = search.evolution.generation + generations
+    plan = Plan(**PLAN | changed)
+    STAGE.evolve(search, plan, workers, SCALE, until, search.files)
+
+
+def measure(search, workers, select_tracks=4):
+    plan = Plan(**PLAN | {"select_tracks": select_tracks})
+    STAGE.measure(search, plan, workers, SCALE, search.files)
 
 
 def untimed(history):
@@ -87,7 +115,7 @@ def saved_c(folder, name="c"):
 
 
 def plain(mean):
-    return unstandardise(mean, MEAN, SD).astype(np.float32)
+    return SCALE.plain(mean)
 
 
 # What drives where
@@ -130,9 +158,9 @@ def test_the_worst_tracks_are_driven_again_until_others_are_worse(tmp_path):
     whole, parts = Harder(), Harder()
     search = begin(tmp_path / "whole")
     for _ in range(3):
-        search.advance(whole, (MEAN, SD), Plan(3, 50, replayed=2), [])
+        advance(search, whole, replayed=2)
         begun = resume(tmp_path / "parts") or begin(tmp_path / "parts")
-        begun.advance(parts, (MEAN, SD), Plan(3, 50, replayed=2), [])
+        advance(begun, parts, replayed=2)
     first, second, third = (seeds.evolution(generation)[0] for generation in range(3))
     assert driven(whole) == [
         [first, first + 1, first + 2], [first + 2, first + 1, second], [second, first, third],
@@ -150,7 +178,7 @@ def test_bad_tracks_are_found_by_the_mean_alone(tmp_path):
     search, rough = begin(tmp_path), Rough()
     mean = plain(search.evolution.mean)
     for _ in range(2):
-        search.advance(rough, (MEAN, SD), Plan(3, 50, replayed=2, scouted=20), [])
+        advance(search, rough, replayed=2, scouted=20)
     first, second = seeds.evolution(0), seeds.evolution(1)
     scouts = rough.runs[0][3 * 8 :]
     assert [race.seed for race in scouts] == list(first[3:23])
@@ -170,7 +198,7 @@ def test_the_log_tells_of_the_new_tracks_alone_and_bad_ones_are_forgotten(tmp_pa
     monkeypatch.setattr("utils.evolution.curriculum.FORGOTTEN_AFTER", 1)
     search, cursed = begin(tmp_path), Cursed()
     for _ in range(4):
-        search.advance(cursed, (MEAN, SD), Plan(3, 50, replayed=1), [])
+        advance(search, cursed, replayed=1)
     again = [seeds.EVOLUTION in {race.seed for race in races} for races in cursed.runs]
     assert again == [True, True, True, False]
     rows = search.history
@@ -185,7 +213,7 @@ def test_the_candidates_keep_to_the_limits_of_sigma_whenever_the_run_was_stopped
         for count in generations:
             search, hill = resume(tmp_path / name), Hill()
             for _ in range(count):
-                search.advance(hill, (MEAN, SD), Plan(3, 50, most_sigma=0.02), [])
+                advance(search, hill, most_sigma=0.02)
     drawn = np.array([race.parameters for race in hill.runs[-1]])
     assert drawn.std(0).mean() < 2 * 0.02 / SD  # the features' scale turns 0.1 into 0.2
     whole, stopped = (untimed(resume(tmp_path / name).history) for name in ("whole", "stopped"))
@@ -195,7 +223,7 @@ def test_the_candidates_keep_to_the_limits_of_sigma_whenever_the_run_was_stopped
 
 def test_sigma_is_raised_to_its_lower_limit(tmp_path):
     search, hill = begin(tmp_path), Hill()
-    search.advance(hill, (MEAN, SD), Plan(3, 50, least_sigma=0.5), [])
+    advance(search, hill, least_sigma=0.5)
     drawn = np.array([race.parameters for race in hill.runs[0]])
     assert drawn.std(0).mean() > 0.5 * 0.5 / SD
 
@@ -204,19 +232,19 @@ def test_the_distribution_takes_the_share_of_the_step_that_is_planned(tmp_path):
     steps = []
     for name, share in ("half", 0.5), ("whole", 1.0):
         search = begin(tmp_path / name)
-        search.advance(Hill(), (MEAN, SD), Plan(3, 50, mean_rate=share), [])
+        advance(search, Hill(), mean_rate=share)
         steps.append(search.evolution.mean)
     assert steps[1] == pytest.approx(2 * steps[0])
 
 
 def test_with_duels_every_pair_drives_tracks_of_its_own(tmp_path):
     search, hill = begin(tmp_path), Hill()
-    plan = Plan(3, 50, replayed=1, scouted=2, duels=True)
-    search.advance(hill, (MEAN, SD), plan, [])
+    plan = {"replayed": 1, "scouted": 2, "fitness": "duels"}
+    advance(search, hill, **plan)
     asked, pairs = search.evolution.ask(), search.evolution.pairs
-    seen = dict(search._curriculum.driven)
+    seen = dict(search.driven)
     assert len(seen) == 4 * 3 + 2
-    search.advance(hill, (MEAN, SD), plan, [])
+    advance(search, hill, **plan)
     races = hill.runs[1]
     driven = [[race.seed for race in races[3 * i : 3 * i + 3]] for i in range(8)]
     assert {row[0] for row in driven} == set(sorted(seen, key=seen.get)[:4])
@@ -237,10 +265,10 @@ def test_only_with_duels_grass_decides(tmp_path):
             return Lap(race.seed, way, 100, 9, 300, complete=True, grass=int(1000 * (way + 50)))
 
     ways = []
-    for duels in False, True:
-        search = begin(tmp_path / str(duels))
+    for fitness in "score", "duels":
+        search = begin(tmp_path / fitness)
         before = plain(search.evolution.mean).sum()
-        search.advance(Grassy(), (MEAN, SD), Plan(3, 50, duels=duels), [])
+        advance(search, Grassy(), fitness=fitness)
         ways.append(plain(search.evolution.mean).sum() - before)
     assert ways[0] > 0 > ways[1]
 
@@ -248,7 +276,7 @@ def test_only_with_duels_grass_decides(tmp_path):
 def test_the_mean_is_measured_on_selection_seeds_to_the_end_before_the_first_generation(tmp_path):
     search, hill = begin(tmp_path), Hill()
     start = plain(search.evolution.mean)
-    advance(search, hill, 1, select=seeds.SELECT[:4])
+    advance(search, hill, 1, select_tracks=4)
     measured = [race for race in hill.runs[0] if race.seed in seeds.SELECT]
     assert [race.seed for race in measured] == list(seeds.SELECT[:4])
     assert {race.patience for race in measured} == {MAX_FRAMES}
@@ -260,7 +288,7 @@ def test_the_mean_is_measured_on_selection_seeds_to_the_end_before_the_first_gen
 def test_the_scores_of_selection_do_not_move_the_distribution(tmp_path):
     searches = [begin(tmp_path / name) for name in "ab"]
     advance(searches[0], Hill(), 3)
-    advance(searches[1], Hill(selection=[1e6, -1e6, 1e6]), 3, select=seeds.SELECT[:4])
+    advance(searches[1], Hill(selection=[1e6, -1e6, 1e6]), 3, select_tracks=4)
     states = [search.evolution.state() for search in searches]
     assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -280,7 +308,7 @@ def test_the_best_mean_by_selection_is_what_is_saved(tmp_path):
     hill, means, saved = Hill(selection=[10.0, 30.0, 20.0, 40.0]), [], []
     for _ in range(3):
         means.append(plain(search.evolution.mean))
-        advance(search, hill, 1, select=seeds.SELECT[:4])
+        advance(search, hill, 1, select_tracks=4)
         saved.append(saved_c(tmp_path))
     assert not np.array_equal(means[1], means[2])
     for (parameters, header), best, score in zip(saved, (0, 1, 1), (10, 30, 30), strict=True):
@@ -289,7 +317,7 @@ def test_the_best_mean_by_selection_is_what_is_saved(tmp_path):
     assert saved[-1][1]["made_from"] == MADE_FROM
 
     means.append(plain(search.evolution.mean))
-    search.measure(hill, (MEAN, SD), seeds.SELECT[:4])
+    measure(search, hill)
     assert np.array_equal(saved_c(tmp_path)[0], means[3])
     assert search.evolution.generation == 3
     assert search.measured_at == 3
@@ -302,7 +330,7 @@ def test_only_a_mean_measured_on_as_many_tracks_competes_and_on_more_it_wins(tmp
     for tracks in 1, 4, 4, 2, 4:  # the first is lucky on its only track, the fourth on its two
         search = resume(tmp_path)
         means.append(plain(search.evolution.mean))
-        advance(search, hill, 1, select=seeds.SELECT[:tracks])
+        advance(search, hill, 1, select_tracks=tracks)
         parameters, header = saved_c(tmp_path)
         kept.append(header["generation"])
         assert np.array_equal(parameters, means[kept[-1]])
@@ -313,8 +341,8 @@ def test_only_a_mean_measured_on_as_many_tracks_competes_and_on_more_it_wins(tmp
 def test_c_tells_what_it_took_to_find_it(tmp_path):
     search, hill = begin(tmp_path), Hill(selection=[10.0, 30.0, 20.0])
     for _ in range(3):
-        advance(search, hill, 2, select=[])
-        search.measure(hill, (MEAN, SD), seeds.SELECT[:4])
+        advance(search, hill, 2, select_tracks=0)
+        measure(search, hill)
     row = search.history[5]  # the second measurement, after four generations
     assert row["frames"] == 4 * 2400 + 2 * 400
     _, header = saved_c(tmp_path)
@@ -330,12 +358,12 @@ def test_without_selection_the_latest_mean_is_saved(tmp_path):
     assert np.array_equal(saved_c(tmp_path)[0], plain(search.evolution.mean))
     _, header = saved_c(tmp_path)
     assert (header["select_score"], header["frames"]) == (None, 2 * 2400)
-    assert "unmeasured" in search.summary()
+    assert "unmeasured" in search.summary(search.files)
 
 
 def test_a_generation_that_is_not_measured_does_not_replace_a_measured_best(tmp_path):
     search, hill = begin(tmp_path), Hill(selection=[10.0])
-    advance(search, hill, 1, select=seeds.SELECT[:4])
+    advance(search, hill, 1, select_tracks=4)
     before, _ = saved_c(tmp_path)
     advance(search, hill, 2)
     assert np.array_equal(saved_c(tmp_path)[0], before)
@@ -343,7 +371,7 @@ def test_a_generation_that_is_not_measured_does_not_replace_a_measured_best(tmp_
 
 def test_history_says_what_the_laps_came_to(tmp_path):
     search, hill = begin(tmp_path), Hill()
-    advance(search, hill, 1, select=seeds.SELECT[:4])
+    advance(search, hill, 1, select_tracks=4)
     advance(search, hill, 1)
     first, second = search.history
     driven = [hill._lap(race, None).score for race in hill.runs[1]]
@@ -364,25 +392,24 @@ def test_history_says_what_the_laps_came_to(tmp_path):
 
 
 def test_frames_and_core_hours_count_on_from_what_the_start_took(tmp_path):
-    search, hill = Search(str(tmp_path), "c", MADE_FROM, N), Hill()
-    search.begin(Evolution(np.zeros(N), 0.1, 8, seed=1), (MEAN, SD), frames=5000, core_hours=2.0)
+    begin(tmp_path, frames=5000, core_hours=2.0)
     resumed = resume(tmp_path)
-    advance(resumed, hill, 1)
+    advance(resumed, Hill(), 1)
     (row,) = resumed.history
     assert row["frames"] == 5000 + 2400
     assert 2.0 < row["core_hours"] < 2.1
 
 
-def test_the_last_measurement_has_a_row_of_its_own(tmp_path):
+def test_the_last_measurement_has_a_row_of_its_own(tmp_path, capsys):
     search, hill = begin(tmp_path), Hill(selection=[10.0])
     advance(search, hill, 1)
-    row = search.measure(hill, (MEAN, SD), seeds.SELECT[:4])
-    assert search.history[1] == row
+    measure(search, hill)
+    row = search.history[1]
     assert (row["generation"], row["select_mean"], row["select_sd"]) == (1, 10.0, 0.0)
     assert row["frames"] == 2400 + 400
     assert "mean" not in row
     assert (resume(tmp_path).measured_at, resume(tmp_path).best_score) == (1, 10.0)
-    assert "selection 10.0" in search.status(row)
+    assert "generation 1, selection 10.0" in capsys.readouterr().out
 
 
 # Stopping and going on
@@ -391,7 +418,7 @@ def test_the_last_measurement_has_a_row_of_its_own(tmp_path):
 def test_the_state_is_saved_after_every_generation(tmp_path):
     search, hill = begin(tmp_path), Hill()
     for generation in range(3):
-        assert load_header(search.path, "evolution", "")["made_from"] == MADE_FROM
+        assert load_header(search.files.state, "evolution", "")["made_from"] == MADE_FROM
         saved = resume(tmp_path)
         assert saved.evolution.generation == generation == len(saved.history)
         assert np.array_equal(saved.evolution.ask(), search.evolution.ask())
@@ -400,14 +427,13 @@ def test_the_state_is_saved_after_every_generation(tmp_path):
 
 @pytest.mark.parametrize("stop_in", [0, 1, 3])
 def test_a_stopped_run_ends_where_an_undisturbed_one_ends(tmp_path, stop_in):
-    select = seeds.SELECT[:4]
     whole = begin(tmp_path / "whole")
-    advance(whole, Hill(), 5, select)
+    advance(whole, Hill(), 5, select_tracks=4)
     with pytest.raises(KeyboardInterrupt):
-        advance(begin(tmp_path / "stopped"), Hill(stop_in=stop_in), 5, select)
+        advance(begin(tmp_path / "stopped"), Hill(stop_in=stop_in), 5, select_tracks=4)
     resumed = resume(tmp_path / "stopped")
     assert resumed.evolution.generation == stop_in
-    advance(resumed, Hill(), 5 - stop_in, select)
+    advance(resumed, Hill(), 5 - stop_in, select_tracks=4)
     assert_same_end(tmp_path / "stopped", tmp_path / "whole", "c")
 
 
@@ -428,10 +454,10 @@ def assert_same_end(folder, other, name):
 @pytest.mark.parametrize("lost", ["c.pt", "c.csv", "c.png"])
 def test_what_is_derived_from_the_state_is_mended_from_it(tmp_path, lost):
     search = begin(tmp_path)
-    advance(search, Hill(), 2, seeds.SELECT[:4])
+    advance(search, Hill(), 2, select_tracks=4)
     before, log = saved_c(tmp_path)[0], read_log(tmp_path / "c.csv")
     (tmp_path / lost).unlink()
-    resume(tmp_path).publish()
+    resume(tmp_path)
     assert np.array_equal(saved_c(tmp_path)[0], before)
     assert read_log(tmp_path / "c.csv") == log
     assert (tmp_path / "c.png").exists()
@@ -441,30 +467,30 @@ def test_what_is_derived_from_the_state_is_mended_from_it(tmp_path, lost):
 def test_the_state_of_another_run_is_refused_and_kept(tmp_path, changed):
     search = begin(tmp_path)
     advance(search, Hill(), 1)
-    state = search.path.read_bytes()
+    state = search.files.state.read_bytes()
     (name,) = changed
     with pytest.raises(UserError, match=rf"c_evolution\.npz .*another {name} .*delete it .*NAME"):
         resume(tmp_path, **changed)
-    assert search.path.read_bytes() == state
+    assert search.files.state.read_bytes() == state
 
 
 def test_the_state_of_another_game_is_refused_and_kept(tmp_path, monkeypatch):
     search = begin(tmp_path)
-    state = search.path.read_bytes()
+    state = search.files.state.read_bytes()
     other = {"gymnasium": "2.0", "box2d": "3.0"}
     monkeypatch.setattr("utils.storage.provenance.game", lambda: other)
     with pytest.raises(UserError, match=r"c_evolution\.npz .*another game .*delete it .*NAME"):
         resume(tmp_path)
-    assert search.path.read_bytes() == state
+    assert search.files.state.read_bytes() == state
 
 
 def test_a_damaged_state_is_refused_and_kept(tmp_path):
     search = begin(tmp_path)
-    damaged = search.path.read_bytes()[:-30]
-    search.path.write_bytes(damaged)
+    damaged = search.files.state.read_bytes()[:-30]
+    search.files.state.write_bytes(damaged)
     with pytest.raises(UserError, match=r"c_evolution\.npz"):
         resume(tmp_path)
-    assert search.path.read_bytes() == damaged
+    assert search.files.state.read_bytes() == damaged
 
 
 def test_without_a_state_there_is_nothing_to_resume(tmp_path):

@@ -1,22 +1,27 @@
 """Stage 05 on small settings: it begins, resumes, and refuses what it cannot drive."""
 
+import importlib
+
 import numpy as np
 import pytest
 import tiny
 from stages import FLAGS, IMITATION, contents, picture
 
 from models.controller import unpack
-from utils.evolution.search import Plan, Search
+from models.inference import arithmetic
+from utils.evolution.plan import Plan
+from utils.evolution.search import Files, Search
 from utils.racing.agent import Races
 from utils.racing.race import Race
 from utils.runtime.errors import UserError
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID, STOCK_ID, make_env
-from utils.storage.artifacts import load_arrays, load_header
+from utils.storage.artifacts import load_arrays, load_header, save_arrays
 from utils.storage.logs import read_log
-from utils.storage.networks import (
-    load_agent,
-)
+from utils.storage.networks import load_agent, load_controller
+
+STAGE = importlib.import_module(tiny.SCRIPTS[4])
+TWO = {"fitness": "duels", "population": 8, "tracks": 2, "replayed": 1, "most_sigma": 0.15}
 
 
 def test_05_leaves_the_best_mean_and_the_score_that_it_has(finished):
@@ -82,23 +87,103 @@ def test_05_goes_on_with_a_larger_population_in_duels(project):
     assert len(driven) == 4 * 2
 
 
-def test_05_drives_as_its_constants_say(project, monkeypatch):
+@pytest.fixture
+def planned(monkeypatch):
+    """The plans by which stage 05 would have evolved, had it been let."""
     plans = []
+    monkeypatch.setattr(STAGE, "evolve", lambda search, plan, *_: plans.append(plan))
+    return plans
 
-    def advance(search, workers, scale, plan, select, on_lap):
-        plans.append(plan)
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(Search, "advance", advance)
-    with pytest.raises(KeyboardInterrupt):
-        tiny.stage(
-            5, **FLAGS[5] | {"name": "other", "tracks": 5, "patience": 33, "replayed": 2},
-            scouted=4, least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels",
-        )  # fmt: skip
-    assert plans == [
-        Plan(tracks=5, patience=33, replayed=2, scouted=4, least_sigma=0.01, most_sigma=0.3,
-             mean_rate=0.7, duels=True)
+def test_05_drives_as_its_constants_say(project, planned):
+    tiny.stage(
+        5, **FLAGS[5] | {"name": "other", "tracks": 5, "patience": 33, "replayed": 2},
+        scouted=4, least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels",
+    )  # fmt: skip
+    assert planned == [
+        Plan(population=6, tracks=5, replayed=2, scouted=4, patience=33, least_sigma=0.01,
+             most_sigma=0.3, mean_rate=0.7, fitness="duels", select_tracks=1, select_every=1,
+             arithmetic=arithmetic())
     ]  # fmt: skip
+
+
+def test_05_goes_on_by_the_plan_that_it_has(project):
+    """Nothing but the number of generations has to be said again; what differs is said."""
+    tiny.stage(5, **FLAGS[5] | TWO | {"name": "two", "generations": 1})
+    said = tiny.stage(5, name="two", generations=2, workers=0)
+    header, arrays = load_arrays("checkpoints/two_evolution.npz", "evolution", "")
+    assert (arrays["population"], arrays["generation"]) == (8, 2)
+    for row in header["history"][0], header["history"][2]:
+        told = {name: row[name] for name in ("population", "tracks", "duels", "most_sigma")}
+        assert told == {"population": 8, "tracks": 2, "duels": 1, "most_sigma": 0.15}
+    assert len(header["plans"]) == 1
+    (kept,) = (line for line in said.splitlines() if "settings stay" in line)
+    for part in "START zeros (not imitation)", "SIGMA 0.1 (not 0.002)", "TRACKS 2 (not 12)":
+        assert part in kept
+    assert "FITNESS duels (not score)" in kept
+    assert "changed" not in said
+    assert read_log("checkpoints/two.csv")[2]["duels"] == 1
+
+
+def test_05_says_and_records_what_a_flag_changes_in_a_search_that_goes_on(project):
+    tiny.stage(5, **FLAGS[5] | TWO | {"name": "two", "generations": 1})
+    flags = {"name": "two", "generations": 2, "workers": 0}
+    said = tiny.stage(5, **flags, fitness="score", mean_rate=0.25)
+    assert "changed: MEAN_RATE from 0.5 to 0.25, FITNESS from duels to score" in said
+    assert "changed" not in tiny.stage(5, **flags | {"generations": 3})
+    header = load_header("checkpoints/two_evolution.npz", "evolution", "")
+    first, second = header["plans"]
+    assert (first["generation"], first["FITNESS"], first["MEAN_RATE"]) == (0, "duels", 0.5)
+    assert (second["generation"], second["FITNESS"], second["MEAN_RATE"]) == (1, "score", 0.25)
+    assert first["POPULATION"] == second["POPULATION"] == 8
+    rows = [row for row in header["history"] if "mean" in row]
+    assert [row["duels"] for row in rows] == [1, 0, 0]
+    assert [row["mean_rate"] for row in rows] == [0.5, 0.25, 0.25]
+    vae, rnn = tiny.headers(project / "checkpoints")
+    _, c = load_controller(project / "checkpoints" / "two.pt", vae, rnn)
+    assert c["plans"] == header["plans"]
+
+
+def test_05_notices_that_v_computes_in_another_precision(project, planned, monkeypatch):
+    monkeypatch.setattr("utils.evolution.plan.arithmetic", lambda: "another")
+    said = tiny.stage(5, **FLAGS[5])
+    assert f"changed: ARITHMETIC from {arithmetic()} to another" in said
+    header = load_header("checkpoints/controller_evolution.npz", "evolution", "")
+    assert [plan["ARITHMETIC"] for plan in header["plans"]] == [arithmetic(), "another"]
+
+
+def test_05_goes_on_from_a_state_that_does_not_know_its_plan(project, planned):
+    """As those of older versions do not; from then on it does."""
+    path = project / "checkpoints" / "controller_evolution.npz"
+    header, arrays = load_arrays(path, "evolution", "")
+    for name in "kind", "fingerprint", "plans":
+        del header[name]
+    save_arrays(path, "evolution", arrays, **header)
+    said = tiny.stage(5, **TWO, workers=0, generations=3)
+    assert "a plan that was not recorded to that of the constants and flags" in said
+    assert (planned[0].fitness, planned[0].population, planned[0].scouted) == ("duels", 8, 0)
+    (plan,) = load_header(path, "evolution", "")["plans"]
+    assert (plan["generation"], plan["FITNESS"]) == (2, "duels")
+
+
+@pytest.mark.parametrize(("name", "start", "sigma"), [
+    ("zeros", "zeros", 0.1), ("controller", "imitation", 0.002),
+])  # fmt: skip
+def test_the_shipped_searches_can_be_gone_on_with(name, start, sigma):
+    search = Search.load(Files.of(str(tiny.ROOT / "checkpoints"), name), 867)
+    assert (search.settings["START"], search.settings["SIGMA"]) == (start, sigma)
+    assert search.evolution.ask().shape == (search.evolution.population, 867)
+
+
+@pytest.mark.parametrize("name", ["controller", "straight_on", "vae", "mdn_rnn"])
+def test_05_does_not_replace_a_c_whose_state_is_not_there(project, name):
+    """Only the .pt was copied, or it is something else altogether."""
+    (project / "checkpoints" / "controller_evolution.npz").unlink()
+    before = contents(project)
+    sentence = rf"{name}\.pt is there without {name}_evolution.*NAME.*delete it"
+    with pytest.raises(UserError, match=sentence):
+        tiny.stage(5, **IMITATION | {"name": name})
+    assert contents(project) == before
 
 
 @pytest.mark.parametrize(
@@ -166,7 +251,8 @@ def test_05_imitates_first_and_does_not_repeat_finished_rounds(project):
     assert agent.parameters.any()
     assert agent.origin["controller_made_from"]["START"] == "imitation"
 
-    (project / "checkpoints" / "pupil_evolution.npz").unlink()
+    for name in "pupil_evolution.npz", "pupil.pt":
+        (project / "checkpoints" / name).unlink()
     times = [p.stat().st_mtime_ns for p in sorted((project / "data/imitation/pupil").iterdir())]
     tiny.stage(5, **flags)
     assert np.array_equal(load_agent("checkpoints", "pupil").parameters, agent.parameters)

@@ -3,11 +3,12 @@
 import importlib
 import itertools
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark.loop import Networks
 from benchmark.measuring import Effort, Figures, heading, line, speed_lines, take_turns, threads
@@ -17,7 +18,7 @@ from utils.runtime.workers import OneAtATime, Workers
 from utils.world_model.chunks import batches
 from utils.world_model.episodes import batches_of_frames
 from utils.world_model.latents import Encoding, encode, load_latents
-from utils.world_model.training import Training, learning_rate
+from utils.world_model.training import Training
 
 
 class PaperVAE(nn.Module):
@@ -74,8 +75,9 @@ def measure_vae_training(rollouts: list[Path], effort: Effort, folder: Path) -> 
     """Stage 02's steps, reading included, beside the paper's networks on frames in memory."""
     stage = importlib.import_module("02_train_vae")
     ours, paper = VAE().to(memory_format=torch.channels_last), PaperVAE()
-    our_steps = Steps(ours, folder, stage.LEARNING_RATE)
-    paper_steps = Steps(paper, folder, stage.LEARNING_RATE)
+    step_ours, step_paper = (
+        _stepper(network, folder, stage.LEARNING_RATE) for network in (ours, paper)
+    )
     rng = np.random.default_rng(0)
     batch = min(stage.BATCH, effort.frame_batch)
 
@@ -86,12 +88,12 @@ def measure_vae_training(rollouts: list[Path], effort: Effort, folder: Path) -> 
 
     def train_ours(turn: int) -> int:
         for pixels in itertools.islice(endless, effort.frame_batches):
-            our_steps.take(*stage._loss(ours, pixels, stage.KL_TOLERANCE))
+            step_ours(*stage._loss(ours, pixels, stage.KL_TOLERANCE))
         return effort.frame_batches * batch
 
     def train_paper(turn: int) -> int:
         for _ in range(effort.paper_batches):
-            paper_steps.take(*paper.loss(torch.from_numpy(kept)))
+            step_paper(*paper.loss(torch.from_numpy(kept)))
         return effort.paper_batches * batch
 
     with threads(effort.cores):
@@ -110,7 +112,7 @@ def measure_rnn_training(latents: Path, effort: Effort, folder: Path) -> Figures
     """Stage 04's steps on whole episodes."""
     stage = importlib.import_module("04_train_mdn_rnn")
     rnn = MDNRNN(hidden=stage.HIDDEN, mixtures=stage.MIXTURES)
-    steps = Steps(rnn, folder, stage.LEARNING_RATE, stage.CLIP)
+    step = _stepper(rnn, folder, stage.LEARNING_RATE, stage.CLIP)
     episodes = [load_latents(path)[1] for path in sorted(latents.glob("*.npz"))]
     count = min(stage.BATCH, effort.episode_batch)
     episodes = list(itertools.islice(itertools.cycle(episodes), count))
@@ -118,7 +120,7 @@ def measure_rnn_training(latents: Path, effort: Effort, folder: Path) -> Figures
 
     def train(turn: int) -> int:
         for loss, parts in stage._losses(rnn, group, stage.LENGTH):
-            steps.take(loss, parts)
+            step(loss, parts)
         return sum(len(episode.action) for episode in group)
 
     name = "04: M"
@@ -128,24 +130,20 @@ def measure_rnn_training(latents: Path, effort: Effort, folder: Path) -> Figures
     return {"rnn_training_frames_per_s": rates.of(name)}
 
 
-class Steps:
-    """What stages 02 and 04 do with a loss."""
+def _stepper(
+    network: nn.Module, folder: Path, rate: float, clip: float | None = None
+) -> Callable[[Tensor, dict[str, Tensor]], None]:
+    """One step down the gradient, as the stages have it on their pages."""
+    optimizer = torch.optim.Adam(network.parameters(), rate, fused=True)
+    training = Training(network, optimizer, folder / type(network).__name__, {}, epochs=1)
+    next(training.epochs(seed=0))
 
-    def __init__(
-        self, network: nn.Module, folder: Path, rate: float, clip: float | None = None
-    ) -> None:
-        self._network, self._rate, self._clip = network, rate, clip
-        self._adam = torch.optim.Adam(network.parameters(), rate, fused=True)
-        target = folder / f"{type(network).__name__}.pt"
-        self._training = Training(network, self._adam, target, {}, epochs=1)
-        next(self._training.epochs(seed=0))
-
-    def take(self, loss: torch.Tensor, parts: dict[str, torch.Tensor]) -> None:
-        self._training.note(loss, parts)
-        for group in self._adam.param_groups:
-            group["lr"] = learning_rate(self._rate, 0.0)
-        self._adam.zero_grad()
+    def step(loss: Tensor, parts: dict[str, Tensor]) -> None:
+        training.note(loss, parts)
+        optimizer.zero_grad()
         loss.backward()
-        if self._clip:
-            nn.utils.clip_grad_norm_(self._network.parameters(), self._clip)
-        self._adam.step()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), clip)
+        optimizer.step()
+
+    return step

@@ -258,7 +258,7 @@ def _facts(path: Path) -> Any:
     if path.suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
             kind = json.loads(archive.read(HEADER))["kind"]
-        return _timeless(load_arrays(path, kind))
+        return _timeless(load_arrays(path, kind, ""))
     return path.read_bytes()
 
 

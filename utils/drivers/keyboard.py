@@ -7,6 +7,7 @@ import time
 import gymnasium as gym
 import numpy as np
 import pygame
+from gymnasium.envs.box2d import CarRacing
 
 from utils.pictures import film
 from utils.runtime.errors import UserError
@@ -58,7 +59,7 @@ class Window:
 
     def show(self, picture: np.ndarray) -> None:
         """Show a picture (720, 1064, 3) uint8."""
-        image = pygame.image.frombuffer(picture, film.DRIVING, "RGB")
+        image = pygame.image.frombuffer(picture.data, film.DRIVING, "RGB")
         self._surface.blit(image, (0, 0))
         pygame.display.flip()
 
@@ -84,7 +85,8 @@ class Keyboard:
         if env.render_mode != "rgb_array":
             raise ValueError('the keyboard driver needs an env with render_mode="rgb_array"')
         self.quit = False
-        self._env = env
+        assert isinstance(env.unwrapped, CarRacing)
+        self._env, self._race = env, env.unwrapped
         self._window = window
         self._due = time.perf_counter() + FRAME
         self._shown = False
@@ -114,9 +116,9 @@ class Keyboard:
         return self._action.astype(np.float32)
 
     def _show(self) -> None:
-        race = self._env.unwrapped
+        race = self._race
         picture = film.driving_frame(
-            self._env.render(),
+            np.asarray(self._env.render()),
             self._action,
             race.reward,
             self._frame_number,

@@ -1,6 +1,25 @@
-"""Drivers that are not the agent, by name; a new one is one line here."""
+"""Drivers that are not the agent, by name; a new one is one line here.
+
+Stage 06 lets it race (`--driver NAME`). To record it in stage 01, give it tracks in
+`utils.simulator.seeds` and a number of episodes there.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
 
 from utils.drivers.autopilot import Autopilot
 from utils.drivers.random_driver import RandomDriver
 
-DRIVERS = {"autopilot": Autopilot, "random": RandomDriver}
+
+class Driver(Protocol):
+    """Whoever drives: made for an environment that has been reset, it acts frame by frame."""
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """The action (3,) float32 for the frame obs (96, 96, 3) uint8."""
+        ...
+
+
+# name -> called with the environment, a generator of random numbers, and settings by name
+DRIVERS: dict[str, Callable[..., Driver]] = {"autopilot": Autopilot, "random": RandomDriver}

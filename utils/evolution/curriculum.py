@@ -1,42 +1,52 @@
-"""Which training tracks are driven again: those that went worst of late.
+"""Which training tracks are driven: new ones, and again those that went worst of late.
 
 A driver that completes nineteen laps of twenty learns little from new tracks: most of what it lacks
 is on the few that throw it off the road. Those are remembered and driven until others are worse, as
 in Jiang, Grefenstette & Rocktäschel, Prioritized Level Replay (2021).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import islice
 
+from utils.evolution.fitness import Groups
+from utils.evolution.plan import Plan
 from utils.racing.race import Lap
 from utils.simulator import seeds
 
 FORGOTTEN_AFTER = 50  # generations from when it was new: one that no driver masters must go
 
+Driven = list[tuple[int, float]]  # tracks of the last generations, each with its mean score
 
-class Curriculum:
-    """Remembers how the tracks of the last generations went.
+
+def choose_tracks(
+    plan: Plan, groups: Groups, generation: int, driven: Driven
+) -> tuple[list[list[int]], list[int]]:
+    """For every candidate the tracks that it drives, and those that the mean alone scouts.
 
     Args:
-        driven: pairs of track and score, as the property of that name gave them to be saved.
+        groups: candidates that drive the same tracks; all others drive others.
     """
+    new = iter(seeds.evolution(generation))
+    again = worst(driven, plan.replayed * len(groups))
+    tracks: list[list[int]] = [[]] * plan.population
+    for i, group in enumerate(groups):
+        chosen = again[i :: len(groups)]
+        chosen += islice(new, plan.tracks - len(chosen))
+        for candidate in group:
+            tracks[candidate] = chosen
+    return tracks, list(islice(new, plan.scouted))
 
-    def __init__(self, driven: Iterable[Sequence[float]] = ()) -> None:
-        self._scores = {int(track): float(score) for track, score in driven}
 
-    @property
-    def driven(self) -> list[tuple[int, float]]:
-        """All that it remembers."""
-        return list(self._scores.items())
+def worst(driven: Driven, count: int) -> list[int]:
+    """Seeds of at most `count` tracks, the worst first."""
+    return [track for track, _ in sorted(driven, key=lambda pair: pair[1])[:count]]
 
-    def worst(self, count: int) -> list[int]:
-        """Seeds of at most `count` tracks, the worst first."""
-        return sorted(self._scores, key=self._scores.__getitem__)[:count]
 
-    def note(self, generation: int, laps: Sequence[Lap]) -> None:
-        """Remember how tracks went in this generation, on average, and forget the oldest ones."""
-        scores: dict[int, list[float]] = {}
-        for lap in laps:
-            scores.setdefault(lap.seed, []).append(lap.score)
-        self._scores |= {track: sum(found) / len(found) for track, found in scores.items()}
-        oldest = seeds.evolution(generation - FORGOTTEN_AFTER)[0]
-        self._scores = {track: score for track, score in self._scores.items() if track >= oldest}
+def remembered(driven: Driven, generation: int, laps: Iterable[Lap]) -> Driven:
+    """With how tracks went in this generation, on average, and without the oldest ones."""
+    scores: dict[int, list[float]] = {}
+    for lap in laps:
+        scores.setdefault(lap.seed, []).append(lap.score)
+    means = dict(driven) | {track: sum(found) / len(found) for track, found in scores.items()}
+    oldest = seeds.evolution(generation - FORGOTTEN_AFTER)[0]
+    return [(track, score) for track, score in means.items() if track >= oldest]

@@ -6,7 +6,6 @@ and has never seen where it is. So the student drives, the teacher says what it 
 every frame, and the map is fitted to all of it; again and again.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from models.controller import ACTIONS, pack, unstandardise
+from models.controller import ACTIONS, FeatureScale
+from models.inference import arithmetic
 from utils.racing.race import Lap, Race
 from utils.runtime.errors import UserError
-from utils.runtime.timing import Meter
+from utils.runtime.timing import Clock, Meter
 from utils.runtime.workers import Workers
 from utils.simulator import seeds
 from utils.storage.artifacts import load_arrays, save_arrays
@@ -25,7 +25,7 @@ from utils.storage.provenance import game, is_of_this_game
 
 TEACHER_SHARES = (1.0, 0.5)  # of the driving in the first rounds; after them the student drives
 PATIENCE = 100  # frames without a new tile after which a lap teaches nothing more
-RIDGE = 1e-5  # pulls the weights towards zero: features that hardly vary must not be leant on
+RIDGE = 1e-5  # pulls the weights towards zero, those of features that hardly vary above all
 STEPS = 40  # of L-BFGS a round, from the last round's map
 
 
@@ -41,42 +41,38 @@ class Round(NamedTuple):
 
 def imitate(
     workers: Workers,
-    scale: tuple[np.ndarray, np.ndarray],
+    scale: FeatureScale,
     teacher: dict[str, Any],
     rounds: int,
     laps: int,
     made_from: dict[str, Any],
     folder: Path,
-    report: Callable[[int, Round], None],
-) -> tuple[np.ndarray, int, float]:
+) -> tuple[np.ndarray, dict[str, float]]:
     """Fit C by dataset aggregation.
 
     Args:
-        scale: mean and sd (Z + H,) of the features.
         teacher: settings of the autopilot that gives the advice.
         rounds, laps: how often, and over how many tracks each time, the student drives.
         made_from: what decides the result; finished rounds of the same origin are not repeated.
         folder: where finished rounds are kept.
 
     Returns:
-        Parameters for standardised features, the frames driven and the core-hours spent.
+        Parameters for standardised features, and the frames and core_hours that they took.
     """
-    mean, sd = scale
-    student = np.zeros(ACTIONS * (len(mean) + 1), np.float32)
+    student = np.zeros(ACTIONS * (len(scale.mean) + 1), np.float32)
     data: list[Round] = []
-    fitting = 0.0  # core-hours
+    fitting, clock = 0.0, Clock(0, rounds)  # fitting in core-hours
     for number in range(rounds):
         meter = Meter(workers)
-        origin = {**made_from, "round": number}
+        origin = {**made_from, **teacher, "arithmetic": arithmetic(), "round": number}
         path = folder / f"round_{number:03d}.npz"
-        done = _load(path, origin, len(mean))
+        done = _load(path, origin, len(scale.mean))
         if done is None:
             share = TEACHER_SHARES[number] if number < len(TEACHER_SHARES) else 0.0
-            first = seeds.IMITATION + number * laps
-            parameters = unstandardise(student, mean, sd)
+            parameters = scale.plain(student)
             races = [
                 Race(seed, parameters, PATIENCE, teacher, share)
-                for seed in range(first, first + laps)
+                for seed in seeds.imitation(number, laps)
             ]
             done = _together(workers.run(races), meter)
             save_arrays(
@@ -84,12 +80,18 @@ def imitate(
             )
         data.append(done)
         meter = Meter(workers)
-        features = (np.concatenate([r.features for r in data]) - mean) / sd
+        features = (np.concatenate([r.features for r in data]) - scale.mean) / scale.sd
         student = fit(features, np.concatenate([r.advice for r in data]), student)
         fitting += meter.core_hours
-        report(number, done)
+        print(
+            f"imitation {number + 1}/{rounds}: score {done.scores.mean():.0f} ± "
+            f"{done.scores.std():.0f}, {done.complete.mean():.0%} of laps complete, "
+            f"{clock.left(number + 1)} left",
+            flush=True,
+        )
     frames = sum(len(done.features) for done in data)
-    return student, frames, fitting + float(sum(done.core_hours for done in data))
+    core_hours = fitting + float(sum(done.core_hours for done in data))
+    return student, {"frames": frames, "core_hours": core_hours}
 
 
 def fit(features: np.ndarray, advice: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -116,8 +118,7 @@ def fit(features: np.ndarray, advice: np.ndarray, start: np.ndarray) -> np.ndarr
         return loss
 
     optimizer.step(closure)
-    fitted = table.detach().numpy()
-    return pack(fitted[:, :-1], fitted[:, -1]).astype(np.float32)
+    return table.detach().numpy().reshape(-1)
 
 
 def imitation_loss(raw: torch.Tensor, advice: torch.Tensor) -> torch.Tensor:
@@ -129,8 +130,8 @@ def imitation_loss(raw: torch.Tensor, advice: torch.Tensor) -> torch.Tensor:
     steering, gas, brake = torch.tanh(raw).unbind(-1)
     wanted = advice[:, 2]
     brake = torch.where(wanted > 0, brake, F.relu(brake))
-    errors = (steering - advice[:, 0], (gas + 1) / 2 - advice[:, 1], brake - wanted)
-    return sum(error.square().mean() for error in errors)
+    steering, gas, brake = steering - advice[:, 0], (gas + 1) / 2 - advice[:, 1], brake - wanted
+    return steering.square().mean() + gas.square().mean() + brake.square().mean()
 
 
 def _together(laps: list[Lap], meter: Meter) -> Round:
@@ -144,26 +145,22 @@ def _together(laps: list[Lap], meter: Meter) -> Round:
 
 
 def _load(path: Path, origin: dict[str, Any], width: int) -> Round | None:
+    """The round at `path`, unless it is another one or damaged, which is said."""
     if not path.exists():
         return None
     try:
         header, arrays = load_arrays(path, "imitation round")
+        if header.get("made_from") != origin or not is_of_this_game(header):
+            raise UserError(f"{path} was driven with another V, M, game, setting or arithmetic.")
+        frames, laps = (len(np.atleast_1d(arrays.get(n, 0))) for n in ("features", "scores"))
+        wanted = {
+            "features": ((frames, width), np.float32), "advice": ((frames, ACTIONS), np.float32),
+            "scores": ((laps,), np.float64), "complete": ((laps,), np.bool_),
+            "core_hours": ((), np.float64),
+        }  # fmt: skip
+        if {name: (array.shape, array.dtype.type) for name, array in arrays.items()} != wanted:
+            raise UserError(f"{path} does not hold the arrays of a round.")
     except UserError as error:
         print(f"{error} Driving this round again.")
         return None
-    if header.get("made_from") != origin or not is_of_this_game(header):
-        return None
-    if not _is_round(arrays, width):
-        print(f"{path} does not hold the arrays of a round. Driving this round again.")
-        return None
     return Round(**arrays)
-
-
-def _is_round(arrays: dict[str, np.ndarray], width: int) -> bool:
-    frames, laps = (len(np.atleast_1d(arrays.get(name, 0))) for name in ("features", "scores"))
-    wanted = Round(
-        ((frames, width), np.float32), ((frames, ACTIONS), np.float32),
-        ((laps,), np.float64), ((laps,), np.bool_), ((), np.float64),
-    )  # fmt: skip
-    found = {name: (array.shape, array.dtype.type) for name, array in arrays.items()}
-    return found == wanted._asdict()

@@ -1,16 +1,24 @@
 """Pictures for the README and for the eye: each function draws one PNG, whole or not at all.
 
-Figures are made without pyplot, so that nothing global changes and no display is needed.
+Figures are made without pyplot, so that nothing global changes and no display is needed, and in
+matplotlib's own style, so that they look alike on every machine.
 """
 
+import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+# A notebook's backend that is not installed here, or settings not in UTF-8, would end the import.
+os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
+
 import numpy as np
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from utils.pictures.left_out import leave_out
 from utils.storage.artifacts import atomic_path
 
 BLUE = "#2f6fde"
@@ -25,6 +33,8 @@ WORST = 5  # laps on one map
 MOMENTS = 12  # frames of a race on a contact sheet
 GAP = 4  # pixels between two frames
 
+OUR_STYLE = rc_context(rcParamsDefault)  # whatever the machine's matplotlibrc asks for
+
 # Generation, frames and mean score of the search distribution's mean, from the figure of "World
 # Models" (Ha and Schmidhuber, 2018): 64 candidates x 16 races x about 950 frames a generation.
 PAPER = (
@@ -36,6 +46,7 @@ PAPER = (
 )
 
 
+@OUR_STYLE
 def reconstructions(path: str | Path, frames: np.ndarray, decoded: np.ndarray) -> None:
     """Real frames over what V makes of them.
 
@@ -54,6 +65,7 @@ def reconstructions(path: str | Path, frames: np.ndarray, decoded: np.ndarray) -
     _save(figure, path)
 
 
+@OUR_STYLE
 def contact_sheet(path: str | Path, samples: Sequence[np.ndarray]) -> None:
     """Moments of several races: a row for each, from its start to its end.
 
@@ -68,6 +80,7 @@ def contact_sheet(path: str | Path, samples: Sequence[np.ndarray]) -> None:
     _save(figure, path)
 
 
+@OUR_STYLE
 def latent_distributions(path: str | Path, mu: np.ndarray, logvar: np.ndarray) -> None:
     """How V uses its latent dimensions, and whether they look like the standard normal.
 
@@ -100,6 +113,7 @@ def latent_distributions(path: str | Path, mu: np.ndarray, logvar: np.ndarray) -
     _save(figure, path)
 
 
+@OUR_STYLE
 def training_curves(
     path: str | Path, rows: Sequence[Mapping[str, float]], title: str, x: str = "epoch"
 ) -> None:
@@ -136,6 +150,7 @@ def training_curves(
     _save(figure, path)
 
 
+@OUR_STYLE
 def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> None:
     """The evolution's score over the frames it has driven, beside the paper's; below, its search.
 
@@ -199,12 +214,13 @@ def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Non
     _save(figure, path)
 
 
+@OUR_STYLE
 def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
     """Maps of the worst laps (up to five), in one scale: the road, the car's trace, its mishap.
 
     Args:
-        laps: each with seed, score, frames, tiles, total_tiles, track (N, 2), path (T, 2) in the
-            track's units, and lost_at, an (x, y) or None.
+        laps: each with seed, score, frames, tiles, total_tiles, track (N, 2), positions (T, 2) in
+            the track's units, and missed, the tiles that were never touched.
     """
     if not laps:
         raise ValueError("a map of the worst laps needs at least one lap")
@@ -212,14 +228,14 @@ def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
     figure = Figure(figsize=(3.3 * len(worst), 3.8), layout="constrained")
     maps = figure.subplots(1, len(worst), squeeze=False, sharex=True, sharey=True).flat
     for axes, lap in zip(maps, worst, strict=True):
-        track, driven = np.asarray(lap["track"], float), np.asarray(lap["path"], float)
+        track, driven = np.asarray(lap["track"], float), np.asarray(lap["positions"], float)
         if track.ndim != 2 or track.shape[1] != 2 or driven.shape[1:] != (2,) or not len(driven):
             raise ValueError(f"track {track.shape} and path {driven.shape} are no lists of points")
         axes.fill(*_road(track).T, color=ROAD, lw=0)
         axes.plot(*driven.T, color=BLUE, lw=1.3)
         axes.plot(*driven[0], "o", color=BLUE, ms=5)
-        if lap["lost_at"] is not None:
-            axes.plot(*lap["lost_at"], "x", color=ORANGE, ms=11, mew=3)
+        for tile in lap["missed"][:1]:
+            axes.plot(*track[tile], "x", color=ORANGE, ms=11, mew=3)
         axes.set_aspect("equal")
         axes.set_axis_off()
         axes.set_title(f"track {lap['seed']}: {lap['score']:.1f}", color=INK, fontsize=11)
@@ -287,5 +303,12 @@ def _tidy(axes: Axes) -> None:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
+    """Draw the figure and write it; one that cannot be drawn is left out, with a sentence."""
+    drawn = BytesIO()
+    try:
+        figure.savefig(drawn, format="png", dpi=150, facecolor="white")
+    except Exception as error:  # matplotlib can raise anything at all: fonts, memory, libraries
+        leave_out(path, error)
+        return
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, facecolor="white")
+        temporary.write_bytes(drawn.getbuffer())

@@ -1,18 +1,28 @@
-"""The decision loop: simulate, shrink, V, C, M, for ROWS races in lock-step in one process.
+"""The agent at the wheel. For a single race, all of this file is equal to
 
-`Races` is a handler for `utils.runtime.workers`: a job is a `Race`, its result a `Lap`. A race that
-ends makes room for the next at once.
+    frame, h = env.reset(seed), zeros
+    while the race is not over:
+        z = V(shrink(frame))
+        action = C(z, h)
+        h = M(z, action, h)
+        frame = env.step(action)
+
+but it drives ROWS races in lock-step in one process, each with a C of its own, since V and M take
+a batch of frames in little more time than one; a race that ends makes room for the next at once.
 """
 
+from itertools import islice
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from models.controller import squash, unpack
 from models.inference import ROWS, Encoder, Memory
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
-from utils.racing.race import Lap, Race, Seat
+from utils.racing.race import Environment, Lap, Race, RunningRace
+from utils.runtime.workers import Workers
 from utils.simulator.envs import make_env, shrink
 
 
@@ -60,35 +70,54 @@ class Agent:
 
 
 class Races:
-    """Handler: drives up to ROWS races in lock-step."""
+    """Handler of `utils.runtime.workers`, of ROWS places: a job is a `Race`, its result a `Lap`.
 
-    def __init__(self, env_id: str, vae: VAE, rnn: MDNRNN) -> None:
-        self._env_id = env_id
-        self._agent = Agent(vae, rnn)
-        self._seats: list[Seat | None] = [None] * ROWS
-        self._envs: list = [None] * ROWS
+    With render_mode="rgb_array" a camera may look at a race between two frames.
+    """
+
+    def __init__(
+        self, env_id: str, vae: VAE, rnn: MDNRNN, render_mode: str | None = None
+    ) -> None:
+        self._env_id, self._render_mode = env_id, render_mode
+        self.agent = Agent(vae, rnn)
+        self.running: list[tuple[int, RunningRace] | None] = [None] * ROWS  # with the job's id
+        self._envs: list[Environment | None] = [None] * ROWS
 
     def start(self, job_id: int, race: Race) -> None:
         """Begin a race in a free row."""
-        row = self._seats.index(None)
-        if self._envs[row] is None:  # made on demand: few jobs in many processes need few
-            self._envs[row] = make_env(self._env_id)
-        seat = self._seats[row] = Seat(job_id, race, self._envs[row])
-        self._agent.frames[row] = shrink(seat.obs)
-        self._agent.begin(row, race.parameters, race.look_every)
+        row = self.running.index(None)
+        env = self._envs[row] or make_env(self._env_id, self._render_mode)  # few jobs need few
+        self._envs[row] = env
+        running = RunningRace(race, env)
+        self.running[row] = job_id, running
+        self.agent.frames[row] = shrink(running.obs)
+        self.agent.begin(row, race.parameters, race.look_every)
 
     def advance(self) -> list[tuple[int, Lap]]:
         """One frame of every race; returns the laps that ended with it."""
-        actions = self._agent.decide()
+        actions = self.agent.decide()
         finished = []
-        for row, seat in enumerate(self._seats):
-            if seat is None:
+        for row, taken in enumerate(self.running):
+            if taken is None:
                 continue
-            actions[row] = seat.step(actions[row], self._agent.features[row])
-            if seat.over:
-                finished.append((seat.job_id, seat.lap()))
-                self._seats[row] = None
+            job_id, running = taken
+            actions[row] = running.step(actions[row], self.agent.features[row])
+            if running.over:
+                finished.append((job_id, running.lap()))
+                self.running[row] = None
             else:
-                self._agent.frames[row] = shrink(seat.obs)
-        self._agent.remember(actions)
+                self.agent.frames[row] = shrink(running.obs)
+        self.agent.remember(actions)
         return finished
+
+
+def drive(workers: Workers, title: str, *groups: list[Race]) -> list[list[Lap]]:
+    """Drive all races of all groups at once, behind a progress bar; laps in the groups' order."""
+    races = [race for group in groups for race in group]
+    with tqdm(total=len(races), desc=title, unit="race", leave=False) as bar:
+
+        def note(index: int, lap: Lap) -> None:
+            bar.update()
+
+        laps = iter(workers.run(races, on_result=note))
+    return [list(islice(laps, len(group))) for group in groups]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from utils.drivers.registry import DRIVERS
-from utils.racing.race import Lap, Race, Seat
+from utils.racing.race import Environment, Lap, Race, RunningRace
 from utils.simulator.envs import make_env
 
 
@@ -16,15 +16,15 @@ class DriverRaces:
         self._driver = driver
         self._settings = settings
         self._env_id = env_id
-        self._env = None
+        self._env: Environment | None = None
 
     def __call__(self, race: Race) -> Lap:
         """Drive the race to its end; its parameters play no part."""
         if self._env is None:
             self._env = make_env(self._env_id)
-        seat = Seat(0, race, self._env)
+        running = RunningRace(race, self._env)
         rng = np.random.default_rng(race.seed)
         driver = DRIVERS[self._driver](self._env, rng, **self._settings)
-        while not seat.over:
-            seat.step(driver.act(seat.obs))
-        return seat.lap()
+        while not running.over:
+            running.step(driver.act(running.obs))
+        return running.lap()

@@ -10,11 +10,9 @@ import torch
 from models.mdn_rnn import expected_next
 from models.vae import decoded
 from utils.pictures.film import race_frame, write_video
-from utils.pictures.plots import worst_laps
-from utils.racing.agent import Agent
-from utils.racing.race import Lap
+from utils.racing.agent import Races
+from utils.racing.race import Lap, Race
 from utils.runtime.errors import UserError
-from utils.simulator.envs import make_env, shrink
 from utils.storage.artifacts import load_json, save_json
 from utils.storage.networks import TrainedAgent
 from utils.storage.provenance import provenance
@@ -75,38 +73,26 @@ def save_report(
     )
 
 
-def picture_worst(path: Path, laps: Sequence[Lap]) -> None:
-    """Maps of the worst laps, each with the spot of the first tile that was never touched."""
-    maps = [
-        {
-            "seed": lap.seed,
-            "score": lap.score,
-            "frames": lap.frames,
-            "tiles": lap.tiles,
-            "total_tiles": lap.total_tiles,
-            "track": lap.track,
-            "path": lap.positions,
-            "lost_at": tuple(lap.track[lap.missed[0]]) if lap.missed else None,
-        }
-        for lap in laps
-    ]
-    worst_laps(path, maps)
-
-
 def load_report(path: Path) -> dict[str, Any]:
     """Read a report back."""
     return load_json(path, "report")
 
 
 def film(
-    path: Path, env_id: str, trained: TrainedAgent, lap: Lap, look_every: int = 1
-) -> None:
+    path: Path, moving: Path, env_id: str, trained: TrainedAgent, lap: Lap, look_every: int = 1
+) -> bool:
     """Drive `lap` once more, in front of a camera.
+
+    Args:
+        path, moving: of the film, and of the moving picture that is made of its beginning.
+
+    Returns:
+        Whether the film was made.
 
     Raises:
         UserError: the film cannot be written, or the race went otherwise than it did before.
     """
-    write_video(path, _filmed(env_id, trained, lap, look_every))
+    return write_video(path, _filmed(env_id, trained, lap, look_every), moving)
 
 
 @torch.inference_mode()
@@ -114,35 +100,27 @@ def _filmed(
     env_id: str, trained: TrainedAgent, lap: Lap, look_every: int
 ) -> Iterator[np.ndarray]:
     vae, rnn, parameters, _ = trained
-    env = make_env(env_id, render_mode="rgb_array")
-    car_env = env.unwrapped
-    agent = Agent(vae, rnn)
-    agent.begin(0, parameters, look_every)
-    obs, _ = env.reset(seed=lap.seed)
-    score, frames, over = 0.0, 0, False
-    latent_dim = vae.sizes["latent_dim"]
-    picture = None
-    while not over:
-        agent.frames[0] = shrink(obs)
-        actions = agent.decide()
-        agent.remember(actions)
-        z = agent.features[0, :latent_dim].copy()
+    races = Races(env_id, vae, rnn, render_mode="rgb_array")
+    races.start(0, Race(lap.seed, parameters, look_every=look_every))
+    agent, begun = races.agent, races.running[0]
+    assert begun is not None
+    _, running = begun
+    driven: list[tuple[int, Lap]] = []
+    while not driven:
+        (race, score, frames, tiles, total), seen = running.view(), agent.frames[0].copy()
+        driven = races.advance()
+        z = agent.features[0, : vae.sizes["latent_dim"]]
         expected = expected_next(rnn.predict(agent.h[:1].clone().unsqueeze(0)))[0, 0].numpy()
-        reconstruction, ahead = decoded(vae, np.stack([z, expected]))
+        redrawn, ahead = decoded(vae, np.stack([z, expected]))
         picture = race_frame(
-            env.render(), agent.frames[0], reconstruction, ahead, actions[0], score, frames,
-            car_env.tile_visited_count, len(car_env.track),
-        )  # fmt: skip
+            race, seen, redrawn, ahead, running.action, score, frames, tiles, total
+        )
         yield picture
-        obs, reward, terminated, truncated, _ = env.step(actions[0])
-        score += float(reward)
-        frames += 1
-        over = terminated or truncated
-    env.close()
-    if (score, frames) != (lap.score, lap.frames):
+    _, filmed = driven[0]
+    if (filmed.score, filmed.frames) != (lap.score, lap.frames):
         raise UserError(
-            f"the filmed race on track {lap.seed} scored {score:.1f} instead of {lap.score:.1f}; "
-            "run python 06_evaluate.py again."
+            f"the filmed race on track {lap.seed} scored {filmed.score:.1f} instead of "
+            f"{lap.score:.1f}; run python 06_evaluate.py again."
         )
     for _ in range(END_FRAMES):
         yield picture

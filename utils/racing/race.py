@@ -1,7 +1,7 @@
 """A race to drive, the race under way, and the lap that comes of it."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, SupportsFloat
 
 import numpy as np
 
@@ -9,6 +9,22 @@ from utils.drivers.autopilot import Autopilot
 from utils.simulator.envs import MAX_FRAMES
 
 FRAME_COST = 0.1  # points a frame, by the environment's rules
+STRETCH = 50  # frames for which teacher or student keep the wheel
+
+
+class Environment(Protocol):
+    """CarRacing, wrapped or not; `unwrapped` has the car and the track, which have no types."""
+
+    @property
+    def unwrapped(self) -> Any: ...
+
+    def reset(self, *, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]: ...
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]: ...
+
+    def render(self) -> Any: ...
 
 
 class Race(NamedTuple):
@@ -46,13 +62,10 @@ class Lap:
     missed: list[int] | None = None  # tiles never touched, with a trace
 
 
-class Seat:
-    """One race under way."""
+class RunningRace:
+    """One race under way: it drives on frame by frame, and keeps count."""
 
-    STRETCH = 50  # frames for which teacher or student keep the wheel
-
-    def __init__(self, job_id: int, race: Race, env: Any) -> None:
-        self.job_id = job_id
+    def __init__(self, race: Race, env: Environment) -> None:
         self._race = race
         self._env = env
         self.obs, _ = env.reset(seed=race.seed)
@@ -67,7 +80,7 @@ class Seat:
         self._positions: list[tuple[float, float]] = []
         self._features: list[np.ndarray] = []
         self._advice: list[np.ndarray] = []
-        self._teacher = None
+        self._teacher: Autopilot | None = None
         if race.teacher is not None:
             self._rng = np.random.default_rng(race.seed)
             self._teacher = Autopilot(env, self._rng, **race.teacher)
@@ -79,8 +92,9 @@ class Seat:
         Args:
             features: what the student saw, for a race with a teacher.
         """
-        if self._teacher is not None:
-            action = self._consult(action, features)
+        if self._teacher is not None and features is not None:
+            action = self._consult(self._teacher, action, features)
+        self.action = action
         self.obs, reward, terminated, truncated, info = self._env.step(action)
         self._score += float(reward)
         self._frames += 1
@@ -98,13 +112,20 @@ class Seat:
             self._score -= FRAME_COST * (MAX_FRAMES - self._frames)
         return action
 
-    def _consult(self, action: np.ndarray, features: np.ndarray) -> np.ndarray:
-        advice = self._teacher.advise()
+    def _consult(
+        self, teacher: Autopilot, action: np.ndarray, features: np.ndarray
+    ) -> np.ndarray:
+        advice = teacher.advise()
         self._features.append(features.copy())
         self._advice.append(advice)
-        if self._frames % self.STRETCH == 0:
+        if self._frames % STRETCH == 0:
             self._teacher_drives = self._rng.random() < self._race.teacher_share
         return advice if self._teacher_drives else action
+
+    def view(self) -> tuple[np.ndarray, float, int, int, int]:
+        """What a camera shows: the picture (H, W, 3), score, frames, tiles, and all the tiles."""
+        picture = np.asarray(self._env.render())
+        return picture, self._score, self._frames, self._tiles, len(self._car_env.track)
 
     def lap(self) -> Lap:
         """The result of the race, once it is over."""

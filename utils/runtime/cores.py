@@ -1,13 +1,11 @@
 """How many processors this process may use, which can be far fewer than the machine has."""
 
-import contextlib
 import math
 import os
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
-OWN_GROUPS = Path("/proc/self/cgroup")
+CONTROL_GROUP = Path("/sys/fs/cgroup")  # of the container around this process, if there is one
 
 
 def cores() -> int:
@@ -16,20 +14,15 @@ def cores() -> int:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows know no affinity
         allowed = os.cpu_count() or 1
-    return max(1, min([allowed, *map(math.ceil, _quotas())]))
+    return max(1, min(allowed, _quota()))
 
 
-def _quotas() -> Iterator[float]:
-    """Processors' worth of time a second, for every limited control group around this process."""
-    groups = OWN_GROUPS.read_text(errors="replace") if OWN_GROUPS.exists() else ""
-    for _, controllers, group in (line.split(":", 2) for line in groups.splitlines()):
-        inmost = CONTROL_GROUPS / controllers / group.lstrip("/")  # version 2 names no controllers
-        for folder in (inmost, *inmost.parents):
-            with contextlib.suppress(OSError, ValueError):  # another controller; "max": no limit
-                if controllers:
-                    parts = [(folder / f"cpu.cfs_{part}_us") for part in ("quota", "period")]
-                    quota, period = (float(part.read_text()) for part in parts)
-                else:
-                    quota, period = map(float, (folder / "cpu.max").read_text().split())
-                if quota > 0:
-                    yield quota / period
+def _quota() -> int:
+    """Processors' worth of time that the container has, in version 2 or 1 of control groups."""
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        with suppress(OSError, ValueError):  # no such file; "max", which is no limit
+            texts = [(CONTROL_GROUP / name).read_text() for name in files]
+            quota, period = map(int, " ".join(texts).split())
+            if quota > 0:
+                return math.ceil(quota / period)
+    return os.cpu_count() or 1

@@ -24,14 +24,7 @@ Said = tuple["WorkerProcess", bytes | None]  # who, and a message or the end of 
 
 
 class WorkerProcess:
-    """One process, one pipe, and the jobs that are there.
-
-    Args:
-        context: how processes are started, see `start_method`.
-        recipe: the handler's pickled class and arguments.
-        places: how many jobs it may hold.
-        heard: where all that it says goes, and None once its pipe has ended.
-    """
+    """One process and its jobs. All that it says goes to `heard`, and None when its pipe ends."""
 
     def __init__(
         self,
@@ -53,7 +46,7 @@ class WorkerProcess:
         self.process = context.Process(target=work, args=(theirs,), daemon=True)
         self._threads = [threading.Thread(target=t, daemon=True) for t in (self._send, self._read)]
         try:
-            with _environment_for_workers(), _main_module_hidden():
+            with _as_seen_by_workers():
                 _ensure_forkserver(context)
                 self.process.start()
             theirs.close()  # only the worker holds that end now: when it dies, the pipe ends
@@ -127,45 +120,25 @@ def _ensure_forkserver(context: SpawnContext | ForkServerContext) -> None:
         return
     from multiprocessing import forkserver  # exists on POSIX only
 
-    with _ignoring_interrupts():
-        forkserver.ensure_running()
-
-
-@contextlib.contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python allows no other thread to do it
-        return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        yield
+        forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
-def _main_module_hidden() -> Iterator[None]:
-    """Else every worker imports the script that started it once more, which takes most of its
-    start; handlers come from modules."""
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
-
-
-@contextlib.contextmanager
-def _environment_for_workers() -> Iterator[None]:
-    """The environment that new processes inherit: libraries read it as they are loaded."""
+def _as_seen_by_workers() -> Iterator[None]:
+    """What new processes find: an environment that libraries read as they are loaded, and no main
+    module; else every worker imports the script once more, which takes most of its start."""
+    script, before = sys.modules["__main__"], dict(os.environ)
     changes = {**WORKER_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
-    before = {name: os.environ.get(name) for name in changes}
+    sys.modules["__main__"] = types.ModuleType("__main__")
     os.environ.update(changes)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        sys.modules["__main__"] = script
+        for name in changes:
+            del os.environ[name]
+        os.environ.update(before)

@@ -1,15 +1,8 @@
 """How long something has taken, how long it still takes, and what it cost."""
 
 import time
-from typing import Protocol
 
-
-class Spender(Protocol):
-    """Has processes of its own, as `utils.runtime.workers.Workers` has."""
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Processor time that they have spent."""
+from utils.runtime.workers import Workers
 
 
 class Clock:
@@ -42,7 +35,7 @@ def duration(seconds: float) -> str:
 class Meter:
     """What something costs: wall time, and the processor time of all processes."""
 
-    def __init__(self, workers: Spender) -> None:
+    def __init__(self, workers: Workers) -> None:
         self._workers = workers
         self._start = time.monotonic()
         self._cpu = self._processor_seconds()

@@ -23,8 +23,7 @@ import sys
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from utils.runtime.child import Handler, OneAtATime, build, limit_to_one_thread, pack
@@ -42,11 +41,52 @@ ALWAYS_PRELOADED = ("utils.runtime.start", "utils.runtime.child")  # the first o
 GRACE_SECONDS = 0.1  # for reading what a worker has long said, when main itself was stopped
 
 
+class _Batch:
+    """The jobs of one call of `run` and what has become of them."""
+
+    def __init__(self, jobs: Sequence[Any], on_result: Callable[[int, Any], None] | None) -> None:
+        self.jobs = jobs
+        self.on_result = on_result
+        self.waiting = deque(range(len(jobs)))  # indices, next first; suspects last
+        self.results: list[Any] = [None] * len(jobs)
+        self.unfinished = len(jobs)
+        self.deaths: Counter[int] = Counter()  # by index
+
+    def finish(self, index: int, result: Any) -> None:
+        self.results[index] = result
+        self.unfinished -= 1
+        if self.on_result:
+            self.on_result(index, result)
+
+    def is_suspect(self, index: int) -> bool:
+        """The job gets a worker of its own: where several jobs share a worker, only this tells
+        the culprit from its neighbours, and bad luck from a job that kills."""
+        return self.deaths[index] >= SUSPECT_DEATHS
+
+    def blame(self, indices: list[int], how: str) -> None:
+        self.deaths.update(indices)
+        for index in indices:
+            if self.deaths[index] >= DEATHS_PER_JOB:
+                raise UserError(
+                    f"Job {index} was given up because {DEATHS_PER_JOB} worker processes died "
+                    f"with it (the last one {how}): use fewer workers if memory is short, or none "
+                    "to see the fault."
+                )
+
+    def redo(self, indices: list[int]) -> None:
+        for index in reversed(indices):
+            if self.is_suspect(index):
+                self.waiting.append(index)
+            else:
+                self.waiting.appendleft(index)
+
+
 class Workers:
     """A pool of worker processes for many calls of `run`.
 
     count            processes; 0 runs the jobs in this process, one handler, same results
-    handler, setup   see the module's docstring; both are pickled, so the handler is importable.
+    handler, setup   `handler(**setup)` is built once in every worker, see `child.Handler`; both are
+                     pickled, so the handler is importable.
                      Every worker gets its own copy of setup: keep it to a few megabytes
     slots            places of each handler
     job_seconds      a job that takes longer is taken to hang: its worker is killed; with more
@@ -81,7 +121,7 @@ class Workers:
         self._deaths_in_a_row = 0
         self._ended_cpu_seconds = 0.0
         self._workers: list[WorkerProcess] = []
-        self._local = _LocalHandler(self._recipe, slots) if count == 0 else None
+        self._here: Handler | None = None  # what does the jobs where there are no workers
         self._closed = False
         self._context = start_method((*ALWAYS_PRELOADED, *preload))
         self._heard: queue.SimpleQueue[Said] = queue.SimpleQueue()
@@ -108,13 +148,12 @@ class Workers:
             raise RuntimeError("these workers have been closed")
         batch = _Batch(jobs, on_result)
         try:
-            if self._local:
-                self._local.run(batch)
-            else:
-                while batch.unfinished:
-                    self._hand_out(batch)
-                    self._listen(batch)
-                    self._end_hung_workers(batch)
+            if self._count == 0:
+                self._run_here(batch)
+            while batch.unfinished:
+                self._hand_out(batch)
+                self._listen(batch)
+                self._end_hung_workers(batch)
         except BaseException:
             self.close()
             raise
@@ -136,7 +175,7 @@ class Workers:
 
     # Jobs out, results in
 
-    def _hand_out(self, batch: "_Batch") -> None:
+    def _hand_out(self, batch: _Batch) -> None:
         while batch.waiting:
             index = batch.waiting[0]
             suspect = batch.is_suspect(index)
@@ -153,7 +192,7 @@ class Workers:
         free = [w for w in free if w.given < self._jobs_per_worker]
         return min(free, key=lambda w: (len(w.jobs), not w.ready), default=None)
 
-    def _listen(self, batch: "_Batch") -> None:
+    def _listen(self, batch: _Batch) -> None:
         """Sleep until a worker says something, dies or is due, and act on all that has come."""
         patience = min(self._due(w) for w in self._workers) - time.monotonic()
         with contextlib.suppress(queue.Empty):
@@ -162,7 +201,7 @@ class Workers:
             while True:
                 self._take(*self._heard.get_nowait(), batch)
 
-    def _take(self, worker: WorkerProcess, message: bytes | None, batch: "_Batch") -> None:
+    def _take(self, worker: WorkerProcess, message: bytes | None, batch: _Batch) -> None:
         if worker not in self._workers:  # it was ended, and its jobs are with others
             return
         if message is None:
@@ -184,6 +223,25 @@ class Workers:
                 self._end(worker)
                 self._start_worker()
 
+    def _run_here(self, batch: _Batch) -> None:
+        """What count = 0 does: a worker's loop without the worker."""
+        running = 0
+        while batch.unfinished:
+            try:
+                self._here = self._here or build(self._recipe)
+                while batch.waiting and running < self._slots:
+                    index = batch.waiting.popleft()
+                    self._here.start(index, _copy(batch.jobs[index]))
+                    running += 1
+                finished = _copy(self._here.advance())
+            except Exception as error:
+                if sentence := for_the_user(error):
+                    raise UserError(sentence) from error
+                raise RuntimeError(f"a job failed:\n{traceback.format_exc()}") from error
+            running -= len(finished)
+            for index, result in finished:
+                batch.finish(index, result)
+
     # The life of workers
 
     def _start_worker(self) -> None:
@@ -201,14 +259,14 @@ class Workers:
             return worker.born + START_SECONDS
         return min(worker.jobs.values(), default=float("inf")) + self._job_seconds
 
-    def _end_hung_workers(self, batch: "_Batch") -> None:
+    def _end_hung_workers(self, batch: _Batch) -> None:
         now = time.monotonic()
         for worker in [w for w in self._workers if self._due(w) <= now]:
             limit = self._job_seconds if worker.ready else START_SECONDS
             what = "had a job unfinished" if worker.ready else "was not ready"
             self._replace_dead(worker, f"{what} after {limit:g} s and was ended", batch)
 
-    def _replace_dead(self, worker: WorkerProcess, how: str, batch: "_Batch") -> None:
+    def _replace_dead(self, worker: WorkerProcess, how: str, batch: _Batch) -> None:
         self._end(worker)
         self.restarts += 1
         self._deaths_in_a_row += 1
@@ -227,85 +285,6 @@ class Workers:
             )
         batch.redo(redo)
         self._start_worker()
-
-
-@dataclass
-class _Batch:
-    """The jobs of one call of `run` and what has become of them."""
-
-    jobs: Sequence[Any]
-    on_result: Callable[[int, Any], None] | None
-    waiting: deque[int] = field(init=False)  # indices, next first; suspects last
-    results: list[Any] = field(init=False)
-    unfinished: int = field(init=False)
-    deaths: Counter[int] = field(default_factory=Counter)  # by index
-
-    def __post_init__(self) -> None:
-        self.unfinished = len(self.jobs)
-        self.waiting = deque(range(self.unfinished))
-        self.results = [None] * self.unfinished
-
-    def finish(self, index: int, result: Any) -> None:
-        self.results[index] = result
-        self.unfinished -= 1
-        if self.on_result:
-            self.on_result(index, result)
-
-    def is_suspect(self, index: int) -> bool:
-        """The job gets a worker of its own: where several jobs share a worker, only this tells
-        the culprit from its neighbours, and bad luck from a job that kills."""
-        return self.deaths[index] >= SUSPECT_DEATHS
-
-    def blame(self, indices: list[int], how: str) -> None:
-        self.deaths.update(indices)
-        for index in indices:
-            if self.deaths[index] >= DEATHS_PER_JOB:
-                raise UserError(
-                    f"Job {index} was given up because {DEATHS_PER_JOB} worker processes died "
-                    f"with it (the last one {how}): use fewer workers if memory is short, or none "
-                    "to see the fault."
-                )
-
-    def redo(self, indices: list[int]) -> None:
-        for index in reversed(indices):
-            if self.is_suspect(index):
-                self.waiting.append(index)
-            else:
-                self.waiting.appendleft(index)
-
-
-class _LocalHandler:
-    """What count = 0 uses: the worker's loop without the worker."""
-
-    def __init__(self, recipe: bytes, slots: int) -> None:
-        self._recipe = recipe
-        self._slots = slots
-        self._handler: Handler | None = None
-
-    def run(self, batch: _Batch) -> None:
-        running = 0
-        while batch.unfinished:
-            with _errors_as_of_a_worker():
-                if self._handler is None:
-                    self._handler = build(self._recipe)
-                while batch.waiting and running < self._slots:
-                    index = batch.waiting.popleft()
-                    self._handler.start(index, _copy(batch.jobs[index]))
-                    running += 1
-                finished = _copy(self._handler.advance())
-            running -= len(finished)
-            for index, result in finished:
-                batch.finish(index, result)
-
-
-@contextlib.contextmanager
-def _errors_as_of_a_worker() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if sentence := for_the_user(error):
-            raise UserError(sentence) from error
-        raise RuntimeError(f"a job failed:\n{traceback.format_exc()}") from error
 
 
 def _copy(message: Any) -> Any:

@@ -3,12 +3,20 @@
 REPORT = range(0, 100)  # the tracks of the results table
 SELECT = range(10_000, 10_200)  # the tracks on which the best controller is chosen
 FURTHER = range(20_000, 20_300)  # looked at once, at the end, to confirm the report
-TRAIN = range(100_000, 2_000_000_000)  # everything that is learned from
-
-ROLLOUTS = 100_000  # first track of stage 01
+ROLLOUTS = {  # of stage 01, by driver
+    "autopilot": range(100_000, 1_000_000),
+    "keyboard": range(1_000_000, 1_100_000),
+    "random": range(1_100_000, 2_000_000),
+}
 IMITATION = 10_000_000  # first track of stage 05's imitation
 EVOLUTION = 100_000_000  # first track of stage 05's evolution
 EVOLUTION_TRACKS = 1_000  # of them belong to each generation, however many it drives
+
+
+def imitation(number: int, laps: int) -> range:
+    """The tracks of one round of stage 05's imitation."""
+    first = IMITATION + number * laps
+    return range(first, first + laps)
 
 
 def evolution(generation: int) -> range:

@@ -147,7 +147,7 @@ def demand_writable(outputs: Mapping[Path, str]) -> None:
 
 
 def kind_of(path: Path) -> str:
-    """What a file says it is: the kind of an artefact, "picture", "film" or "log by COLUMN".
+    """What a file says it is: the kind of an artefact, "picture", "film", "log by COLUMN" ...
 
     Returns:
         "" for an empty file, and for one of ours that is too damaged to tell; "foreign" for a
@@ -161,6 +161,8 @@ def kind_of(path: Path) -> str:
         return "log by " + start.split(b",")[0].decode("ascii", "replace")
     if path.suffix == ".png":
         return "picture" if start.startswith(b"\x89PNG") else "foreign"
+    if path.suffix == ".gif":
+        return "moving picture" if start.startswith(b"GIF8") else "foreign"
     if path.suffix == ".mp4":
         return "film" if start[4:8] == b"ftyp" else "foreign"
     try:

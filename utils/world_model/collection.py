@@ -13,7 +13,7 @@ from utils.simulator.envs import STOCK_ID, make_env
 from utils.world_model.episodes import load_rollout, record, save_rollout
 
 COLUMNS = ("seed", "score", "frames", "tiles", "total_tiles")  # of the log
-MOST_EPISODES = 900_000  # of a driver; beyond them lie the tracks of the next one
+MOST_EPISODES = len(seeds.ROLLOUTS["autopilot"])  # of a driver, as many as it has tracks
 
 
 class Assignment(NamedTuple):
@@ -35,8 +35,8 @@ def plan(
     fast, tidy and sloppy driving alike, or V and M know nothing of the states where help is needed.
     """
     planned = []
-    for offset, (driver, count) in enumerate(counts.items()):
-        for seed in range(first := seeds.ROLLOUTS + 1_000_000 * offset, first + count):
+    for driver, count in counts.items():
+        for seed in seeds.ROLLOUTS[driver][:count]:
             rng = np.random.default_rng(seed)
             drawn = {name: round(float(rng.uniform(*span)), 4) for name, span in ranges.items()}
             settings = drawn if driver == "autopilot" else {}
@@ -90,7 +90,7 @@ def drive_by_keyboard(directory: str, episodes: int) -> Iterator[dict[str, float
     from utils.drivers.keyboard import Keyboard, Window
 
     taken = {path.name for path in Path(directory).glob("keyboard_*.npz")}
-    seed = seeds.ROLLOUTS + 900_000
+    seed = seeds.ROLLOUTS["keyboard"][0]
     with Window() as window:
         env = make_env(STOCK_ID, render_mode="rgb_array")
         for _ in range(episodes):

@@ -1,0 +1,81 @@
+"""The history of a search: a row a generation, or last measurement, and a line to print on each."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from utils.evolution.fitness import Laps, mean_score
+from utils.evolution.plan import Plan
+from utils.racing.race import Lap
+from utils.simulator import seeds
+
+COLUMNS = (
+    "generation",
+    "population",
+    "tracks",  # races of each candidate
+    "replayed",  # of them on tracks that were driven before; left out of mean, best and laps
+    "scouted",  # further new tracks that the mean alone drove
+    "duels",  # 1 where they decided between the candidates, 0 where the mean score did
+    "least_sigma",
+    "most_sigma",
+    "mean_rate",
+    "frames",  # since the search began
+    "mean",  # of the candidates
+    "best",  # of the candidates, each on its own few tracks
+    "select_mean",  # of the distribution's mean on the selection seeds, where it was measured
+    "select_sd",
+    "laps",  # share that is complete: of the selection where it was measured, or the candidates'
+    "sigma",  # as the generation leaves it; the plan's limits cut it before the next is drawn
+    "core_hours",  # since the search began
+    "seconds",  # of this row
+)
+ALWAYS = ("generation", "frames", "laps", "sigma", "core_hours", "seconds")  # in every row
+
+Row = dict[str, float]
+
+
+def of_candidates(plan: Plan, generation: int, laps: Laps) -> Row:
+    """What the candidates' races came to; replayed, bad tracks say nothing about the others."""
+    own = seeds.evolution(generation)
+    new = [[lap for lap in row if lap.seed in own] for row in laps]
+    scores = mean_score(new)
+    return {
+        **{name: value for name, value in asdict(plan).items() if name in COLUMNS},
+        "replayed": plan.tracks - min(map(len, new)),
+        "duels": int(plan.fitness == "duels"),
+        "mean": float(scores.mean()),
+        "best": float(scores.max()),
+        "laps": float(np.mean([lap.complete for row in new for lap in row])),
+    }
+
+
+def of_selection(laps: Sequence[Lap]) -> Row:
+    """What the mean's own races came to: they say more than those of its scattered candidates."""
+    if not laps:
+        return {}
+    scores = [lap.score for lap in laps]
+    return {
+        "select_mean": float(np.mean(scores)),
+        "select_sd": float(np.std(scores)),
+        "laps": float(np.mean([lap.complete for lap in laps])),
+    }
+
+
+def status(row: Row, frames_before: float, best_score: float | None) -> str:
+    """One line on a generation: what it reached, how fast, at what cost."""
+    parts = [f"generation {row['generation']}"]
+    if "mean" in row:
+        parts += [f"mean {row['mean']:.1f}", f"best {row['best']:.1f}"]
+    if "select_mean" in row:
+        parts.append(
+            f"selection {row['select_mean']:.1f} ± {row['select_sd']:.1f} "
+            f"(best so far {best_score:.1f})"
+        )
+    parts += [
+        f"laps {row['laps']:.1%}",
+        f"sigma {row['sigma']:.4f}",
+        f"{(row['frames'] - frames_before) / row['seconds']:,.0f} frames/s",
+        f"{row['core_hours']:.2f} core-hours",
+    ]
+    return ", ".join(parts)
