@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from faults import campaign, files, flags, main_process, table, workers
+from faults import campaign, disk, files, flags, main_process, surroundings, table, workers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 
@@ -42,6 +42,36 @@ def test_whole_files_that_do_not_fit_are_refused(short):
 
 def test_nonsense_is_refused_before_any_work(short):
     assert_nothing_lost(flags.nonsense(short), at_least=50)
+
+
+def test_flags_that_would_destroy_are_refused_and_every_file_stays_as_it_was(short):
+    assert_nothing_lost(flags.would_destroy(short), at_least=3)
+
+
+def test_a_link_to_a_disk_that_is_away_is_refused_before_any_work(short):
+    assert_nothing_lost(disk.links_away(short), at_least=2)
+
+
+def test_a_worker_that_is_stopped_in_the_middle_of_a_message_is_replaced(short):
+    assert_nothing_lost(workers.stopped_while_sending(short), at_least=1)
+
+
+def test_ctrl_c_while_libraries_load_is_one_line(short):
+    assert_nothing_lost(surroundings.interrupted_at_once(short, 3), at_least=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cause", "number"),
+    [
+        (files.foreign_files, 3), (disk.shared_disk, 1), (surroundings.reader_leaves, 3),
+        (surroundings.ascii_output, 6), (surroundings.little_memory, 1),
+        (surroundings.few_processes, 1), (surroundings.no_ffmpeg, 6), (surroundings.notebook, 2),
+        (surroundings.own_style, 2),
+    ],
+)  # fmt: skip
+def test_other_peoples_machines_terminals_and_files(short, cause, number):
+    assert_nothing_lost(short.each((number,), lambda stage: cause(short, stage)), at_least=0)
 
 
 def test_a_loss_is_counted_and_shown_and_resets_are_no_faults(capsys):

@@ -1,13 +1,14 @@
 """How much is measured, in turns, and how the figures are printed."""
 
 import gc
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
+
+from utils.runtime.cores import cores
 
 PATIENCE = 300  # frames without progress: a car that got lost must not prolong the measurement
 
@@ -49,7 +50,7 @@ class Effort(NamedTuple):
 THOROUGH = Effort(
     episodes=4, frames=1000, compared=(15, 280), physics=(24, 400), turns=3, advances=700,
     races=96, patience=PATIENCE, frame_batch=10_000, frame_batches=15, paper_batches=3,
-    episode_batch=1000, cores=os.cpu_count(),
+    episode_batch=1000, cores=cores(),
 )  # fmt: skip
 QUICK = Effort(
     episodes=1, frames=60, compared=(1, 60), physics=(2, 60), turns=1, advances=20,

@@ -36,9 +36,9 @@ class Effort(NamedTuple):
 
 
 THOROUGH = Effort(
-    4, 5, ("half", "before", "after"), STAGES, AT_WORK, 1, 5000, (1, 2, 3, 4), STAGES, (1, 3, 5)
+    4, 4, ("half", "before", "after"), STAGES, AT_WORK, 1, 5000, (1, 2, 3, 4), STAGES, (1, 3, 5)
 )
-QUICK = Effort(1, 1, ("half",), (3,), (3,), 40, 100, (3,), (3,), (3,))
+QUICK = Effort(1, 1, ("half",), (3,), (3,), 40, 100, (3,), (1, 2, 3), (3,))
 
 
 class Result(NamedTuple):

@@ -4,7 +4,7 @@ half N     the process kills itself in its N-th write, half of the file being wr
 before N   ... when the file is whole but still bears its temporary name
 after N    ... when it has its own name and nothing has been done since
 limit N    every job of a worker has N seconds
-memory N   the process may take N MB more from the moment when it opens a race of the keyboard
+memory N   the process may take N MB more from when it reads the frames of a race of the keyboard
 """
 
 import importlib
@@ -36,7 +36,7 @@ def arm(fault: str, number: int) -> None:
     if fault == "limit":
         Workers.__init__.__kwdefaults__["job_seconds"] = float(number)
     elif fault == "memory":
-        zipfile.ZipFile.__init__ = short_of_memory(number, zipfile.ZipFile.__init__)
+        zipfile.ZipFile.open = short_of_memory(number, zipfile.ZipFile.open)
     elif fault == "half":
         os.fsync = die_at(number, os.fsync, lambda file: os.ftruncate(file, _half(file)))
     elif fault == "before":
@@ -61,14 +61,14 @@ def die_at(number: int, call: Callable, last_deed: Callable) -> Callable:
 
 
 def short_of_memory(megabytes: int, opened: Callable) -> Callable:
-    """`opened`, after which a race of the keyboard finds no more than so much memory."""
+    """`ZipFile.open`, but the frames of a race of the keyboard find only so much memory."""
 
-    def short(archive: zipfile.ZipFile, file: Any, *arguments: Any, **named: Any) -> None:
-        opened(archive, file, *arguments, **named)
-        if "keyboard" in str(file):
+    def short(archive: zipfile.ZipFile, name: Any, *arguments: Any, **named: Any) -> Any:
+        if "keyboard" in str(archive.filename) and "obs" in str(name):
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             limit = pages * os.sysconf("SC_PAGE_SIZE") + megabytes * 1_000_000
             resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        return opened(archive, name, *arguments, **named)
 
     return short
 

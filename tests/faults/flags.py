@@ -32,8 +32,8 @@ IN_THE_WAY = [
 ]  # fmt: skip
 WOULD_DESTROY = [  # with all stages done: what is there is of another kind
     *((5, {"name": name}) for name in ("vae", "mdn_rnn", "VAE", "Controller")),
-    *((1, {"rollouts": there}) for there in ("data/latents", "data/imitation/controller")),
-    *((1, {"rollouts": there}) for there in ("checkpoints", "checkpoints/results")),
+    (1, {"rollouts": "data/latents"}), (1, {"rollouts": "data/imitation/controller"}),
+    (1, {"rollouts": "checkpoints"}),
     *((3, {"latents": there}) for there in ("data/rollouts", "checkpoints")),
     *((3, {"latents": there}) for there in ("data/imitation/controller", "data/driven")),
     *((5, {"imitation": "data", "name": name}) for name in ("rollouts", "latents")),

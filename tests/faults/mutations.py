@@ -123,7 +123,7 @@ def quick() -> Iterator[None]:
 
 def go_back(case: Case, folder: Path, states: Path) -> None:
     """Undo as much of a finished project as it takes for the stage to need the file again."""
-    if case.path == ROUND:
+    if case.path == ROUND:  # stopped before the evolution began
         (folder / EVOLUTION).unlink()
         (folder / C).unlink()
     if (case.number, case.path) == (2, ROLLOUT):

@@ -82,7 +82,7 @@ class Run:
 
     fault   ("half" | "before" | "after", n): it kills itself at its n-th write, see faulty.py
             ("limit", seconds): the time that its workers have for a job
-            ("memory", megabytes): what it may take once it opens a race of the keyboard
+            ("memory", megabytes): what it may take once it reads a race of the keyboard
     through the command that runs it, if any
     env     added to the environment
     """

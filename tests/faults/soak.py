@@ -23,12 +23,13 @@ import numpy as np
 import tiny
 
 from faults.runs import Run, differences
+from utils.runtime.cores import cores
 from utils.storage.artifacts import load_header, save_json
 from utils.storage.networks import rnn_path, vae_path
 from utils.storage.provenance import ROOT, provenance
 
 FULL = {"start": "zeros", "sigma": 0.1, "population": 32, "tracks": 4, "patience": 100,
-        "select_tracks": 8, "select_every": 10, "workers": os.cpu_count()}  # fmt: skip
+        "select_tracks": 8, "select_every": 10, "workers": cores()}  # fmt: skip
 TINY = {"population": 6, "tracks": 2, "select_tracks": 1, "patience": 30, "workers": 2}
 ENDLESS = 1_000_000  # generations
 
