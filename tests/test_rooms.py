@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "evolution": DRIVERS | {"racing", "world_model", "evolution"},
 }
 MODULES = sorted([*(ROOT / "models").glob("*.py"), *(ROOT / "utils").glob("*/*.py")])
-TESTS = {path.stem for path in (ROOT / "tests").glob("*.py")}
+TESTS = {path.stem for path in (ROOT / "tests").glob("*") if path.suffix in ("", ".py")}
 
 
 def room(path: Path) -> str:
