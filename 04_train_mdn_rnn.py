@@ -55,9 +55,9 @@ def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
         HIDDEN=whole(1, 8192), MIXTURES=whole(1, 100), EPOCHS=whole(), BATCH=whole(1),
-        LENGTH=whole(1), LEARNING_RATE=number(0, 1), TEMPERATURE=number(0, 10), SEED=seed(),
-        WORKERS=processes(), THREADS=processes(1), LATENTS=folder(), ROLLOUTS=folder(),
-        CHECKPOINTS=folder(),
+        LENGTH=whole(1), LEARNING_RATE=number(0, 1), CLIP=number(0), TEMPERATURE=number(0, 10),
+        SEED=seed(), WORKERS=processes(), THREADS=processes(1), LATENTS=folder(),
+        ROLLOUTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
     target = rnn_path(s.CHECKPOINTS)
     film = target.with_name("dream.mp4")
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     sweep(s.CHECKPOINTS)
     vae, vae_header = load_vae(s.CHECKPOINTS)
     episodes, fingerprint = load_all(s.LATENTS, vae_header, s.ROLLOUTS, s.WORKERS)
-    constants = ("HIDDEN", "MIXTURES", "EPOCHS", "BATCH", "LENGTH", "LEARNING_RATE", "SEED")
+    constants = ("HIDDEN", "MIXTURES", "EPOCHS", "BATCH", "LENGTH", "LEARNING_RATE", "CLIP", "SEED")
     made_from = {
         "vae": vae_header["fingerprint"],
         "latents": fingerprint,
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
                     parameters["lr"] = learning_rate(s.LEARNING_RATE, progress)
                 optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(rnn.parameters(), CLIP)
+                nn.utils.clip_grad_norm_(rnn.parameters(), s.CLIP)
                 optimizer.step()
         torch.manual_seed(s.SEED)
         found = averages(
@@ -127,6 +127,7 @@ def _losses(
 
 @torch.no_grad()
 def _measure_features(rnn: MDNRNN, episodes: list[Latents]) -> None:
+    """Keep mean and sd of [z, h] in M: stage 05 standardises what C reads by them."""
     features = []
     for latents in episodes:
         z, action = torch.from_numpy(latents.mu[:-1]), torch.from_numpy(latents.action)

@@ -10,7 +10,7 @@ Writes   checkpoints/NAME.pt, the best mean of the search distribution so far
 Time     about 30 minutes on two cores
 Run      python 05_train_controller.py
          python 05_train_controller.py --start zeros --sigma 0.1 --name zeros --fitness duels
-         --population 144 --tracks 2 --replayed 1 --generations 66    (no teacher, as in the paper)
+         --population 144 --tracks 2 --replayed 1 --generations 66    (no teacher)
          ... --name zeros --most-sigma 0.1 --generations 200   (goes on, once its mean stands still)
 
 Stopped, it goes on from the last finished generation when run again; with more GENERATIONS, from
@@ -30,7 +30,7 @@ from models.controller import FeatureScale, parameter_count
 from models.inference import ROWS
 from utils.evolution.cma_es import SMALLEST_POPULATION, Evolution
 from utils.evolution.curriculum import choose_tracks, remembered
-from utils.evolution.fitness import FITNESSES
+from utils.evolution.fitness import FITNESSES, PAIRED
 from utils.evolution.history import of_candidates, of_selection
 from utils.evolution.imitation import imitate
 from utils.evolution.plan import Plan
@@ -61,8 +61,8 @@ FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is 
 GENERATIONS = 12  # more go on from where the last run ended
 POPULATION = 48  # candidates a generation; may be raised as it converges
 TRACKS = 12  # races of each candidate, the same for all unless they duel; may be raised, too
-REPLAYED = 0  # of them the worst of late, the others new; 1 of 2 for a C from zeros
-SCOUTED = 0  # new tracks that the mean alone drives as well, each generation, to find bad ones
+REPLAYED = 0  # of them repeat tracks that went badly of late; 1 of 2 for a C from zeros
+SCOUTED = 0  # extra new tracks that only the mean drives, to find bad ones
 SIGMA = 0.002  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
 LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tracks
 MOST_SIGMA = 0.2  # a wider population from zeros is mostly wrecks; 0.1 once its mean stands still
@@ -83,8 +83,8 @@ IMITATION = "data/imitation"  # where finished rounds of the imitation are kept
 NAME = "controller"  # of this run: its files begin with it
 # -----------------------------------------------------------------------------
 
-FOR_EVER = ("START", "FEATURES", "SIGMA", "SEED", "ENV_ID")  # settings that no flag may change ...
-FOR_IMITATION = ("ROUNDS", "LAPS", "TEACHER_LINE", "TEACHER_GRIP")  # ... in a search that goes on
+FIXED = ("START", "FEATURES", "SIGMA", "SEED", "ENV_ID")  # for as long as a search goes on
+FIXED_BY_IMITATION = ("ROUNDS", "LAPS", "TEACHER_LINE", "TEACHER_GRIP")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -100,9 +100,9 @@ def main(argv: list[str] | None = None) -> None:
         s = _settings(globals() | search.settings, argv)
     plan = Plan.of(s)
     made_from = {"vae": vae_header["fingerprint"], "rnn": rnn_header["fingerprint"]}
-    made_from |= {name: getattr(s, name) for name in FOR_EVER}
+    made_from |= {name: getattr(s, name) for name in FIXED}
     if s.START == "imitation":
-        made_from |= {name: getattr(s, name) for name in FOR_IMITATION}
+        made_from |= {name: getattr(s, name) for name in FIXED_BY_IMITATION}
     sweep(s.CHECKPOINTS)
     sweep(rounds)
     if search:
@@ -142,7 +142,7 @@ def evolve(
         candidates = evolution.ask(plan.least_sigma, plan.most_sigma)  # in standardised features
         mean = scale.plain(evolution.mean)
 
-        groups = evolution.pairs if plan.fitness == "duels" else [range(plan.population)]
+        groups = evolution.pairs if plan.fitness in PAIRED else [range(plan.population)]
         tracks, scouted = choose_tracks(plan, groups, generation, search.driven)
         due = generation % plan.select_every == 0 and search.measured_at != generation
         *laps, scouts, selection = drive(

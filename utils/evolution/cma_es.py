@@ -5,8 +5,8 @@ few numbers one generation hands to the next, and draws its random numbers from 
 there is no generator to save, `ask` is a function of the state alone, and nothing that others do
 to numpy's global generator matters.
 
-Its kind comes from noisy test hills of 867 dimensions, 75-300 generations of 32-64 candidates:
-one variance a coordinate   so few generations teach a full covariance nothing, at 16 times the cost
+Its variants were chosen on noisy test functions of 867 dimensions, in 75-300 generations of 32-64:
+one variance a coordinate   so few generations teach a full covariance nothing, at 15 times the cost
 two-point sigma             recovers sooner than path length control from a sigma far off
 mirrored candidates         pairs mean + d and mean - d show the slope through more noise
 mean_rate=0.5               half-steps of the mean, with a wider sigma to match, average noise out;

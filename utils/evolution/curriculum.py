@@ -13,7 +13,7 @@ from utils.evolution.plan import Plan
 from utils.racing.race import Lap
 from utils.simulator import seeds
 
-FORGOTTEN_AFTER = 50  # generations from when it was new: one that no driver masters must go
+FORGOTTEN_AFTER = 50  # generations after its first use: a track that nobody can master must go
 
 Driven = list[tuple[int, float]]  # tracks of the last generations, each with its mean score
 
@@ -24,7 +24,7 @@ def choose_tracks(
     """For every candidate the tracks that it drives, and those that the mean alone scouts.
 
     Args:
-        groups: candidates that drive the same tracks; all others drive others.
+        groups: the candidates of each share their tracks; no two groups share one.
     """
     new = iter(seeds.evolution(generation))
     again = worst(driven, plan.replayed * len(groups))

@@ -1,4 +1,5 @@
-"""What decides between candidates that have raced; it is never reported as a score.
+"""What decides between candidates that have raced. Only its order matters: stage 05 hands it to
+`Evolution.tell`, which steps towards the fittest.
 
 A fitness takes the candidates' laps and which of them drove the same tracks; a new one is a
 function here and a line in `FITNESSES`.
@@ -51,6 +52,7 @@ def _until_the_last_tile(lap: Lap) -> float:
     return visited - FRAME_COST * lap.progress_frames - GRASS_COST * lap.grass
 
 
+PAIRED = ("duels",)  # these compare mirror images, and every pair drives tracks of its own
 FITNESSES: dict[str, Callable[[Laps, Groups], np.ndarray]] = {
     "score": mean_score,
     "duels": duels,

@@ -25,7 +25,7 @@ COLUMNS = (
     "best",  # of the candidates, each on its own few tracks
     "select_mean",  # of the distribution's mean on the selection seeds, where it was measured
     "select_sd",
-    "laps",  # share that is complete: of the selection where it was measured, or the candidates'
+    "laps",  # share of complete ones: on the selection tracks, if measured, or else of candidates
     "sigma",  # as the generation leaves it; the plan's limits cut it before the next is drawn
     "core_hours",  # since the search began
     "seconds",  # of this row

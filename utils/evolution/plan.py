@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from models.inference import arithmetic
+from utils.evolution.fitness import PAIRED
 from utils.runtime.errors import UserError
 from utils.simulator import seeds
 
@@ -39,15 +40,15 @@ class Plan:
         return {name.upper(): value for name, value in asdict(self).items()}
 
     def _demand_possible(self) -> None:
-        duels = self.fitness == "duels"
-        driven = self.tracks * (self.population // 2 if duels else 1) + self.scouted
+        paired = self.fitness in PAIRED
+        driven = self.tracks * (self.population // 2 if paired else 1) + self.scouted
         for possible, sentence in (
             (self.replayed < self.tracks,
              f"REPLAYED (--replayed) must be below TRACKS, {self.tracks}: some are new."),
             (self.least_sigma <= self.most_sigma,
              f"LEAST_SIGMA (--least-sigma) must be at most MOST_SIGMA, {self.most_sigma}."),
-            (not duels or self.population % 2 == 0,
-             f"POPULATION (--population) must be even for duels, not {self.population}."),
+            (not paired or self.population % 2 == 0,
+             f"POPULATION (--population) must be even for {self.fitness}, not {self.population}."),
             (driven <= seeds.EVOLUTION_TRACKS,
              f"a generation has {seeds.EVOLUTION_TRACKS} tracks, not {driven}: lower TRACKS "
              "(--tracks) or SCOUTED (--scouted)."),

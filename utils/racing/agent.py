@@ -1,4 +1,4 @@
-"""The agent at the wheel. For a single race, all of this file is equal to
+"""The agent at the wheel. For a single race, without a teacher, this file does
 
     frame, h = env.reset(seed), zeros
     while the race is not over:
