@@ -1,7 +1,7 @@
 """Episodes on disk: what was seen and done in one race, one file each, called rollouts.
 
 action[t] was chosen on seeing obs[t]; reward[t], terminated[t] and obs[t + 1] are its outcome, so
-obs has one frame more than action. The header says driver, seed, settings and env_id, score, frames,
+obs has one frame more than action. The header holds driver, seed, settings, env_id, score, frames,
 tiles and total_tiles, and the versions of the game. Stage 03 adds the latents in a folder beside.
 """
 
