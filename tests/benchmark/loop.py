@@ -150,7 +150,7 @@ def measure_parts(networks: Networks, effort: Effort) -> Figures:
     """Where the time of our loop goes."""
     watch = Stopwatch()
 
-    def timed_env(env_id: str) -> gym.Env:
+    def timed_env(env_id: str, render_mode: str | None = None) -> gym.Env:
         env = make_env(env_id)
         env.step, env.reset = watch.on("step", env.step), watch.on("reset", env.reset)
         return env
