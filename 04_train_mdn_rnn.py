@@ -71,7 +71,8 @@ def main(argv: list[str] | None = None) -> None:
         "latents": fingerprint,
         **{name: getattr(s, name) for name in constants},
     }
-    if is_trained(target, "M", made_from):
+    film_is_due = not s.EPOCHS and not film.exists()  # no state between epochs says so
+    if is_trained(target, "M", made_from) and not film_is_due:
         print(f"{target} is trained from these latents already; delete it to train again")
         return
 

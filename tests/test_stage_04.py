@@ -93,6 +93,11 @@ def test_04_without_epochs_leaves_m_as_random_as_it_begins(project):
     for name, weight in random.named_parameters():
         assert torch.equal(rnn.get_parameter(name), weight)
     assert (rnn.feature_sd != 1).all()  # it is measured all the same
+    film = Path("checkpoints/dream.mp4")
+    film.unlink()  # as if it could not be made
+    assert "saved" in tiny.stage(4, **FLAGS[4] | {"epochs": 0, "seed": 5})
+    assert film.exists()
+    assert "already" in tiny.stage(4, **FLAGS[4] | {"epochs": 0, "seed": 5})
 
 
 @pytest.mark.parametrize("frames", [1, 2])

@@ -160,18 +160,21 @@ def test_05_goes_on_from_a_state_that_does_not_know_its_plan(project, planned):
         del header[name]
     save_arrays(path, "evolution", arrays, **header)
     said = tiny.stage(5, **TWO, workers=0, generations=3)
-    assert "a plan that was not recorded to that of the constants and flags" in said
+    assert "a plan that was not recorded to POPULATION 8, " in said
+    assert "FITNESS duels" in said
     assert (planned[0].fitness, planned[0].population, planned[0].scouted) == ("duels", 8, 0)
     (plan,) = load_header(path, "evolution")["plans"]
     assert (plan["generation"], plan["FITNESS"]) == (2, "duels")
 
 
-@pytest.mark.parametrize(("name", "start", "sigma"), [
-    ("zeros", "zeros", 0.1), ("controller", "imitation", 0.002),
+@pytest.mark.parametrize(("name", "start", "sigma", "fitness"), [
+    ("zeros", "zeros", 0.1, "duels"), ("controller", "imitation", 0.002, "score"),
 ])  # fmt: skip
-def test_the_shipped_searches_can_be_gone_on_with(name, start, sigma):
+def test_the_shipped_searches_can_be_gone_on_with(name, start, sigma, fitness):
     search = Search.load(Files.of(str(tiny.ROOT / "checkpoints"), name), 867)
     assert (search.settings["START"], search.settings["SIGMA"]) == (start, sigma)
+    assert search.settings["FITNESS"] == fitness
+    assert search.settings["POPULATION"] == search.evolution.population
     assert search.evolution.ask().shape == (search.evolution.population, 867)
 
 

@@ -167,6 +167,7 @@ def test_a_second_ctrl_c_adds_nothing(tmp_path):
         (MemoryError(), "MemoryError"),
         (RuntimeError("can't start new thread"), "fewer workers"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "gives no more memory"),
+        (ImportError("cv2.abi3.so: failed to map segment"), "gives no more memory"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "fewer workers"),
         (OSError(errno.ENOSPC, "No space left on device", "a.npz"), "left on device at a.npz"),
         (ModuleNotFoundError("No module named 'pygame'", name="pygame"), "'pygame'; pip install"),

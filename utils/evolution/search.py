@@ -134,8 +134,9 @@ class Search:
             if before.get(k) == now[k] != constants.get(k, now[k])
         ]  # fmt: skip
         changed = [f"{k} from {before.get(k)} to {now[k]}" for k in now if before.get(k) != now[k]]
-        if not self.plans:
-            changed = ["a plan that was not recorded to that of the constants and flags"]
+        if not self.plans:  # of an older version
+            taken = [f"{k} {v}" for k, v in plan.settings().items()]
+            changed = [f"a plan that was not recorded to {', '.join(taken)}"]
         if changed:
             ended = [plan for plan in self.plans if plan["generation"] < generation]
             self.plans = [*ended, {"generation": generation, **plan.settings()}]

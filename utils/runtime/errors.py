@@ -7,7 +7,9 @@ _SYSTEM_TROUBLE = {
     errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO, errno.EMFILE,
 }  # fmt: skip
 _SHORTAGE = {errno.ENOMEM, errno.EAGAIN}  # no memory, no further process
-_SHORTAGE_IN_WORDS = ("can't start new thread", "can't allocate memory")  # Python's; PyTorch's
+_SHORTAGE_IN_WORDS = (  # Python's, PyTorch's, the loader's of a library
+    "can't start new thread", "can't allocate memory", "failed to map segment",
+)  # fmt: skip
 _OURS = ("models", "utils")  # a module of these that is missing is a fault of the program
 INSTALL = "pip install -r requirements.txt"
 
@@ -18,13 +20,14 @@ class UserError(Exception):
 
 def for_the_user(error: BaseException) -> str:
     """What an error that the user can mend has to say; "" for a fault of the program."""
-    return str(error) if isinstance(error, UserError) else _missing(error) or system_trouble(error)
+    return str(error) if isinstance(error, UserError) else system_trouble(error) or _missing(error)
 
 
 def system_trouble(error: BaseException) -> str:
     """One sentence on what only the user can mend, such as a full disk; "" for any other error."""
     number = error.errno if isinstance(error, OSError) else None
-    wordy = isinstance(error, RuntimeError) and any(w in str(error) for w in _SHORTAGE_IN_WORDS)
+    in_words = isinstance(error, RuntimeError | ImportError)
+    wordy = in_words and any(words in str(error) for words in _SHORTAGE_IN_WORDS)
     if isinstance(error, MemoryError) or wordy or number in _SHORTAGE:
         return (
             "the system gives no more memory, processes or threads "

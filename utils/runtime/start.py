@@ -45,6 +45,8 @@ def _end(kind: type[BaseException], error: BaseException, where: TracebackType |
 
 def _reader_is_gone() -> bool:
     """Whether nobody reads what is printed, as after `| head`; what is left goes nowhere."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
     poll = select.poll()
     for stream in (sys.stdout, sys.stderr):
         poll.register(stream, 0)  # to hear of errors alone
