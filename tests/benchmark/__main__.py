@@ -65,6 +65,14 @@ def measure(effort: Effort, picture: str | None) -> Figures:
     return {**figures, "seconds": time.monotonic() - start}
 
 
+def compare(effort: Effort) -> Figures:
+    """The simulators alone."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure_simulators(record_races(Path(folder), effort), effort)
+    return {**figures, "seconds": time.monotonic() - start}
+
+
 def verdict(figures: Figures) -> None:
     """What was wanted, and what was measured."""
     heading("What it was built to reach", "measured", "wanted")
@@ -80,8 +88,9 @@ def where(figures: Figures, origin: dict[str, str]) -> None:
     versions = ("gymnasium", "box2d", "torch", "numpy", "opencv-python", "pygame-ce", "python")
     print(f"\n{origin['machine']}; {figures['seconds']:.0f} s; commit {origin['commit']}")
     print(", ".join(f"{name} {origin[name]}" for name in versions))
-    drivers = "the shipped" if figures["trained_networks"] else "untrained"
-    print(f"{drivers} networks, V in {origin['arithmetic']}")
+    if "trained_networks" in figures:
+        drivers = "the shipped" if figures["trained_networks"] else "untrained"
+        print(f"{drivers} networks, V in {origin['arithmetic']}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -93,17 +102,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a tiny version; its speeds mean little"
     )
+    parser.add_argument(
+        "--simulators", action="store_true", help="these alone, EnvPool too if it is installed"
+    )
     chosen = parser.parse_args(argv)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
 
-    figures = measure(QUICK if chosen.quick else THOROUGH, chosen.picture)
+    effort = QUICK if chosen.quick else THOROUGH
+    figures = compare(effort) if chosen.simulators else measure(effort, chosen.picture)
     origin = provenance()
     if chosen.quick:
         print("\nA quick run: too short for its figures to mean much.")
-    else:
+    elif not chosen.simulators:
         verdict(figures)
     where(figures, origin)
     if chosen.json:
