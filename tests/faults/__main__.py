@@ -1,6 +1,6 @@
 """Every fault that we could think of, caused for real, and what came of it.
 
-    python tests/faults                         23 minutes on two busy cores
+    python tests/faults                         about half an hour on two busy cores
     python tests/faults --json FILE             the same counts as data
     python tests/faults --quick                 a few of each, in a minute or two
     python tests/faults --soak-minutes 40       instead: stage 05 at full load, see soak.py
