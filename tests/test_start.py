@@ -149,6 +149,13 @@ def test_sigterm_ends_like_ctrl_c(tmp_path):
     assert complaint.startswith("x.py: stopped; ")
 
 
+def test_a_ctrl_c_that_a_library_wraps_is_still_one(tmp_path):
+    wrapped = "raise ImportError('initialization failed') from KeyboardInterrupt()"
+    status, _, complaint = python(script(tmp_path, wrapped))
+    assert status == 130
+    assert complaint.count("\n") == 1
+
+
 def test_a_second_ctrl_c_adds_nothing(tmp_path):
     again = "import atexit, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT)"
     status, _, complaint = python(script(tmp_path, "raise KeyboardInterrupt", again))

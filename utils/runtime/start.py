@@ -34,7 +34,10 @@ def run(main: Callable[[], None]) -> None:
 def _end(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
     """`sys.excepthook`: leave in one line, unless the fault is the program's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to stop
-    if isinstance(error, KeyboardInterrupt):
+    first = error
+    while first.__cause__ is not None:  # a library that was loading makes an ImportError of it
+        first = first.__cause__
+    if isinstance(first, KeyboardInterrupt):
         _leave("stopped; what is saved stays, and the same command goes on from there.", 130)
     if isinstance(error, BrokenPipeError) and _reader_is_gone():
         sys.exit(READER_GONE)
