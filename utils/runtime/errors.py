@@ -41,10 +41,16 @@ def system_trouble(error: BaseException) -> str:
     return f"{error.strerror}{where}; mend that and run the same command again."
 
 
+def first_cause(error: BaseException) -> BaseException:
+    """The error that all the others were raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def _missing(error: BaseException) -> str:
     """One sentence on a library that is not there or does not load; "" for any other error."""
-    while error.__cause__ is not None:  # Gymnasium and NumPy wrap it in pages of advice
-        error = error.__cause__
+    error = first_cause(error)  # Gymnasium and NumPy wrap it in pages of advice
     library = (getattr(error, "name", None) or "").split(".")[0]
     if not isinstance(error, ImportError) or library in _OURS:
         return ""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from utils.runtime.errors import INSTALL, for_the_user
+from utils.runtime.errors import INSTALL, first_cause, for_the_user
 
 LIBRARIES = (
     "Box2D", "cma", "cv2", "gymnasium", "imageio_ffmpeg", "matplotlib", "numpy", "pygame", "torch",
@@ -34,10 +34,7 @@ def run(main: Callable[[], None]) -> None:
 def _end(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
     """`sys.excepthook`: leave in one line, unless the fault is the program's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to stop
-    first = error
-    while first.__cause__ is not None:  # a library that was loading makes an ImportError of it
-        first = first.__cause__
-    if isinstance(first, KeyboardInterrupt):
+    if isinstance(first_cause(error), KeyboardInterrupt):  # a loading library may wrap it
         _leave("stopped; what is saved stays, and the same command goes on from there.", 130)
     if isinstance(error, BrokenPipeError) and _reader_is_gone():
         sys.exit(READER_GONE)
