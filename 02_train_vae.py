@@ -27,7 +27,7 @@ from utils.runtime.command_line import folder, number, processes, seed, settings
 from utils.runtime.cores import cores
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import save_network, vae_path
-from utils.world_model.episodes import batches_of_frames, load_rollout, rollouts
+from utils.world_model.episodes import batches_of_frames, count_frames, load_rollout, rollouts
 from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
@@ -69,8 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     optimizer = torch.optim.Adam(vae.parameters(), s.LEARNING_RATE, fused=True)
     training = Training(vae, optimizer, target, made_from, s.EPOCHS, title="V: error of a frame")
     train, validation = split(paths)
-    lengths = sum(len(load_rollout(path)[1].obs) for path in train[:8]) / len(train[:8])
-    steps = max(1, round(lengths * len(train) / s.BATCH))
+    steps = max(1, count_frames(train) // s.BATCH)
 
     for epoch in training.epochs(s.SEED):
         start = time.monotonic()

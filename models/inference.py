@@ -5,7 +5,7 @@ depends on that row alone: to the last bit the same in any company, in any proce
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
@@ -56,7 +56,8 @@ class Encoder:
     def _lay_out_weights(self) -> None:
         x = torch.zeros(ROWS, 3, 64, 64)
         self._convolutions = []
-        for i, layer in enumerate(self.vae.convolutions):
+        convolutions = [layer for layer in self.vae.encoder if isinstance(layer, nn.Conv2d)]
+        for i, layer in enumerate(convolutions):
             weight, bias = layer.parameters()
             scale = 1 / 255 if i == 0 else 1  # the frames come in as 0..255
             laid_out = torch.ops.mkldnn._reorder_convolution_weight(

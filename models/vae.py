@@ -29,34 +29,31 @@ class VAE(nn.Module):
     def __init__(self, latent_dim: int = 32) -> None:
         super().__init__()
         self.sizes = {"latent_dim": latent_dim}
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2) for a, b in pairwise(ENCODER_CHANNELS)
-        )
+        self.encoder = nn.Sequential()
+        for a, b in pairwise(ENCODER_CHANNELS):
+            self.encoder += nn.Sequential(nn.Conv2d(a, b, 4, stride=2), nn.ReLU(inplace=True))
+        self.encoder.append(nn.Flatten())
         self.mu = nn.Linear(ENCODED, latent_dim)
         self.logvar = nn.Linear(ENCODED, latent_dim)
-        self.expand = nn.Linear(latent_dim, DECODER_CHANNELS[0] * 4 * 4)
-        self.deconvolutions = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(DECODER_CHANNELS)
+        first, last = DECODER_CHANNELS[0], DECODER_CHANNELS[-1]
+        self.decoder = nn.Sequential(
+            nn.Linear(latent_dim, first * 4 * 4), nn.Unflatten(1, (first, 4, 4)), nn.ReLU()
         )
-        self.blocks = nn.Conv2d(DECODER_CHANNELS[-1], 2 * 2 * 3, 3, padding=1)
+        for a, b in pairwise(DECODER_CHANNELS):
+            up = nn.ConvTranspose2d(a, b, 4, stride=2, padding=1)
+            self.decoder += nn.Sequential(up, nn.ReLU(inplace=True))
+        self.decoder += nn.Sequential(
+            nn.Conv2d(last, 2 * 2 * 3, 3, padding=1), nn.PixelShuffle(2), nn.Sigmoid()
+        )
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """frames (B, 64, 64, 3) uint8 -> mu (B, Z), logvar (B, Z) of the posterior q(z | frame)."""
-        x = to_floats(frames)
-        for convolution in self.convolutions:
-            x = F.relu(convolution(x), inplace=True)
-        x = x.flatten(1)
-        return self.mu(x), self.logvar(x)
+        encoded = self.encoder(to_floats(frames))
+        return self.mu(encoded), self.logvar(encoded)
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, Z) -> images (B, 3, 64, 64), from 0 to 1."""
-        return from_blocks(self._decode(z))
-
-    def _decode(self, z: Tensor) -> Tensor:
-        x = F.relu(self.expand(z)).unflatten(1, (4, 4, DECODER_CHANNELS[0])).permute(0, 3, 1, 2)
-        for deconvolution in self.deconvolutions:
-            x = F.relu(deconvolution(x), inplace=True)
-        return torch.sigmoid(self.blocks(x))
+        return self.decoder(z)
 
     def loss(self, frames: Tensor, tolerance: float = 0.5) -> tuple[Tensor, dict[str, Tensor]]:
         """Negative evidence lower bound with the paper's tolerance on the KL term.
@@ -70,8 +67,8 @@ class VAE(nn.Module):
             tolerance: nats per latent dimension that cost nothing more.
         """
         mu, logvar = self.encode(frames)
-        decoded = self._decode(sample(mu, logvar)).float()
-        wanted = to_blocks(frames).float().div_(255)
+        decoded = self.decode(sample(mu, logvar)).float()
+        wanted = frames.permute(0, 3, 1, 2).float().div_(255)
         reconstruction = F.mse_loss(decoded, wanted, reduction="sum") / len(frames)
         kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).float().sum(1)
         loss = reconstruction + kl.clamp(min=tolerance * mu.shape[1]).mean()
@@ -102,15 +99,3 @@ def to_frames(images: Tensor) -> Tensor:
 def decoded(vae: VAE, z: np.ndarray) -> np.ndarray:
     """z (N, Z) -> frames (N, 64, 64, 3) uint8."""
     return to_frames(vae.decode(torch.from_numpy(np.ascontiguousarray(z)))).numpy()
-
-
-def to_blocks(frames: Tensor) -> Tensor:
-    """frames (B, 64, 64, 3) -> (B, 12, 32, 32): the numbers of 2x2 pixels, in rows, together."""
-    rows = frames.unflatten(2, (32, 2)).unflatten(1, (32, 2)).transpose(2, 3)
-    return rows.flatten(3).permute(0, 3, 1, 2)
-
-
-def from_blocks(blocks: Tensor) -> Tensor:
-    """blocks (B, 12, 32, 32), as of `to_blocks` -> images (B, 3, 64, 64)."""
-    rows = blocks.permute(0, 2, 3, 1).unflatten(3, (2, 2, 3)).transpose(2, 3)
-    return rows.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)

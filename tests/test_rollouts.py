@@ -47,7 +47,7 @@ def test_an_episode_comes_back_as_it_was(tmp_path):
     mark = save_rollout(tmp_path / "x.npz", episode, driver="random", seed=3)
     header, found = load_rollout(tmp_path / "x.npz")
     origin = {"driver": "random", "seed": 3, "versions": game()}
-    assert header == {"kind": "rollout", **origin, "fingerprint": mark}
+    assert header == {"kind": "rollout", **origin, "frames": 9, "fingerprint": mark}
     assert {name: (a.shape, a.dtype.name) for name, a in found._asdict().items()} == {
         "obs": ((10, 64, 64, 3), "uint8"), "action": ((9, 3), "float32"),
         "reward": ((9,), "float32"), "terminated": ((9,), "bool"),
@@ -113,6 +113,14 @@ def test_the_fingerprint_of_a_folder_is_that_of_its_episodes(tmp_path):
     assert episodes.rollouts(tmp_path)[1] != mark
 
 
+def test_rollouts_that_do_not_say_how_long_they_are_are_refused(tmp_path):
+    for frames in ({}, {"frames": "5"}, {"frames": None}):
+        arrays = tiny.episode(5)._asdict()
+        save_arrays(tmp_path / "x.npz", "rollout", arrays, versions=game(), **frames)
+        with pytest.raises(UserError, match=r"x\.npz does not say how long"):
+            episodes.rollouts(tmp_path)
+
+
 # Frames for V
 
 
@@ -122,6 +130,7 @@ def test_every_frame_comes_once_up_to_the_last_incomplete_batch(tmp_path, worker
     paths = numbered(tmp_path, [7, 12, 3, 20, 9])  # 56 frames
     found = all_batches(paths, 10, pool, workers)
     assert [len(batch) for batch in found] == [10] * 5
+    assert episodes.count_frames(paths) == 56
     seen = [number for batch in found for number in batch]
     assert len(set(seen)) == 50
     assert set(seen) <= set(range(56))

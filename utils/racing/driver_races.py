@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import numpy as np
-
 from utils.drivers.registry import DRIVERS
 from utils.racing.race import Environment, Lap, Race, RunningRace
+from utils.simulator import seeds
 from utils.simulator.envs import make_env
 
 
@@ -23,7 +22,7 @@ class DriverRaces:
         if self._env is None:
             self._env = make_env(self._env_id)
         running = RunningRace(race, self._env)
-        rng = np.random.default_rng(race.seed)
+        rng = seeds.stream(race.seed, seeds.Draw.DRIVER)
         driver = DRIVERS[self._driver](self._env, rng, **self._settings)
         while not running.over:
             running.step(driver.act(running.obs))

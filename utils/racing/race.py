@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, SupportsFloat
 import numpy as np
 
 from utils.drivers.autopilot import Autopilot
+from utils.simulator import seeds
 from utils.simulator.envs import MAX_FRAMES
 
 FRAME_COST = 0.1  # points a frame, by the environment's rules
@@ -82,7 +83,7 @@ class RunningRace:
         self._advice: list[np.ndarray] = []
         self._teacher: Autopilot | None = None
         if race.teacher is not None:
-            self._rng = np.random.default_rng(race.seed)
+            self._rng = seeds.stream(race.seed, seeds.Draw.TEACHER)
             self._teacher = Autopilot(env, self._rng, **race.teacher)
             self._teacher_drives = False
 

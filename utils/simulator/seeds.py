@@ -1,5 +1,9 @@
 """Which tracks serve which purpose; a track is its seed, and no two purposes share one."""
 
+from enum import IntEnum
+
+import numpy as np
+
 REPORT = range(0, 100)  # the tracks of the results table
 SELECT = range(10_000, 10_200)  # the tracks on which the best controller is chosen
 FURTHER = range(20_000, 20_300)  # looked at once, at the end, to confirm the report
@@ -11,6 +15,23 @@ ROLLOUTS = {  # of stage 01, by driver
 IMITATION = 10_000_000  # first track of stage 05's imitation
 EVOLUTION = 100_000_000  # first track of stage 05's evolution
 EVOLUTION_TRACKS = 1_000  # of them belong to each generation, however many it drives
+
+
+class Draw(IntEnum):
+    """What else is drawn at random in a race, beside its track."""
+
+    SETTINGS = 1  # of the autopilot, for an episode of stage 01
+    DRIVER = 2  # noise and disturbances of whoever drives
+    TEACHER = 3  # which stretches of an imitation the teacher drives
+
+
+def stream(seed: int, draw: Draw) -> np.random.Generator:
+    """Random numbers for one purpose in the race on track `seed`.
+
+    The environment draws its track from the plain seed. Whoever draws from that again draws the
+    same numbers, and a driver's grip would go with the shape of the road.
+    """
+    return np.random.default_rng((seed, draw))
 
 
 def imitation(number: int, laps: int) -> range:

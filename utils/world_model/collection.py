@@ -37,7 +37,7 @@ def plan(
     planned = []
     for driver, count in counts.items():
         for seed in seeds.ROLLOUTS[driver][:count]:
-            rng = np.random.default_rng(seed)
+            rng = seeds.stream(seed, seeds.Draw.SETTINGS)
             drawn = {name: round(float(rng.uniform(*span)), 4) for name, span in ranges.items()}
             settings = drawn if driver == "autopilot" else {}
             path = Path(directory) / f"{driver}_{seed}.npz"
@@ -80,7 +80,7 @@ class Collector:
             self._envs[assignment.env_id] = make_env(assignment.env_id)
         env = self._envs[assignment.env_id]
         obs, _ = env.reset(seed=assignment.seed)
-        rng = np.random.default_rng(assignment.seed)
+        rng = seeds.stream(assignment.seed, seeds.Draw.DRIVER)
         driver = DRIVERS[assignment.driver](env, rng, **assignment.settings)
         return _record_and_save(assignment, env, driver, obs)
 

@@ -56,8 +56,9 @@ def record(env: Any, driver: Any, obs: np.ndarray) -> Episode:
 
 
 def save_rollout(path: Path, episode: Episode, **header: Any) -> str:
-    """Write one episode, with the versions of the game; returns its fingerprint."""
-    return save_arrays(path, "rollout", episode._asdict(), **header, versions=game())
+    """Write one episode, with its length and the versions of the game; returns its fingerprint."""
+    header |= {"frames": len(episode.action), "versions": game()}
+    return save_arrays(path, "rollout", episode._asdict(), **header)
 
 
 def load_rollout(path: Path) -> tuple[dict[str, Any], Episode]:
@@ -108,8 +109,15 @@ def rollouts(directory: str | Path) -> tuple[list[Path], str]:
     for path in paths:
         header = load_header(path, "rollout")
         demand_this_game(path, header)
+        if type(header.get("frames")) is not int:
+            raise UserError(f"{path} does not say how long it is; {remedy(path, 'rollout')}.")
         marks[path.name] = header["fingerprint"]
     return paths, fingerprint(marks)
+
+
+def count_frames(paths: list[Path]) -> int:
+    """How many frames the rollouts hold, by their headers alone."""
+    return sum(load_header(path, "rollout")["frames"] + 1 for path in paths)
 
 
 def batches_of_frames(
