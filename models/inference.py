@@ -7,6 +7,7 @@ depends on that row alone: to the last bit the same in any company, in any proce
 import torch
 from torch import Tensor, nn
 
+from models.dream import World
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 
@@ -76,12 +77,9 @@ class Memory:
     """M's LSTM for ROWS races at a time; `h` (ROWS, H) is what C reads beside z."""
 
     def __init__(self, rnn: MDNRNN) -> None:
+        self._world = World(rnn)
         with torch.inference_mode():
-            from_input, from_h, input_bias, h_bias = rnn.lstm.all_weights[0]
-            self._weight = torch.cat([from_input, from_h], 1).T.contiguous()
-            self._bias = input_bias + h_bias
-            self.h = torch.zeros(ROWS, rnn.sizes["hidden"])
-            self._c = torch.zeros_like(self.h)
+            self.h, self._c = self._world.fresh(ROWS)
 
     @torch.inference_mode()
     def forget(self, row: int) -> None:
@@ -89,10 +87,6 @@ class Memory:
         self.h[row] = 0
         self._c[row] = 0
 
-    @torch.inference_mode()
     def remember(self, z: Tensor, action: Tensor) -> None:
         """Take in z (ROWS, Z) and the action (ROWS, A) chosen on seeing it: the LSTM's step."""
-        gates = torch.addmm(self._bias, torch.cat([z, action, self.h], 1), self._weight)
-        i, f, g, o = gates.chunk(4, 1)
-        self._c = torch.sigmoid(f) * self._c + torch.sigmoid(i) * torch.tanh(g)
-        self.h = torch.sigmoid(o) * torch.tanh(self._c)
+        self.h, self._c = self._world.remember(z, action, self.h, self._c)

@@ -42,6 +42,7 @@ REMEDIES = {  # of a file of each kind: what to do where it is missing, and wher
     "V": (TRAIN_V, TRAIN_V),
     "latents": (ENCODE, f"delete it and {ENCODE}"),
     "M": (TRAIN_M, TRAIN_M),
+    "starts": (TRAIN_M, f"delete it and {TRAIN_M}"),
     "C": (TRAIN_C, TRAIN_C),
     "imitation round": (TRAIN_C, "delete it"),
     "evolution": (TRAIN_C, "delete it and its C to start over, or give the new run another NAME"),

@@ -25,6 +25,11 @@ def rnn_path(checkpoints: str) -> Path:
     return Path(checkpoints) / "mdn_rnn.pt"
 
 
+def dreaming_path(checkpoints: str) -> Path:
+    """Where an M is kept that goes on learning while C reads the h of the one in `rnn_path`."""
+    return Path(checkpoints) / "mdn_rnn_dream.pt"
+
+
 def controller_path(checkpoints: str, name: str = "controller") -> Path:
     """Where C is kept; `name` tells one experiment's C from another's."""
     return Path(checkpoints) / f"{name}.pt"
@@ -57,7 +62,16 @@ def load_vae(checkpoints: str) -> tuple[VAE, dict[str, Any]]:
 
 def load_rnn(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
     """M and its header; it must have been made for this V."""
-    path = rnn_path(checkpoints)
+    return _load_rnn(rnn_path(checkpoints), vae_fingerprint)
+
+
+def load_dreaming(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
+    """The M in which dreams take place, and its header: where there is but one M, that one."""
+    path = dreaming_path(checkpoints)
+    return _load_rnn(path if path.exists() else rnn_path(checkpoints), vae_fingerprint)
+
+
+def _load_rnn(path: Path, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
     rnn, header = _load_network(path, "M", MDNRNN)
     if header["made_from"].get("vae") != vae_fingerprint:
         raise UserError(f"{path} was made for another V; {ENCODE}, then {TRAIN_M}.")

@@ -1,0 +1,78 @@
+"""M as a world to drive in: it takes an action and says what is seen next, and what it is worth.
+
+Shapes: N dreams side by side, Z latent dimensions, A actions, H hidden units, K mixtures. A dream
+has a latent vector z (N, Z), the frame that is seen, and M's memory h and c (N, H) of what was.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.mdn_rnn import LOG_SIGMA_RANGE, MDNRNN
+
+
+class Luck(NamedTuple):
+    """The random numbers of one frame of N dreams."""
+
+    gumbel: Tensor  # (N, Z, K), they choose the mixtures
+    normal: Tensor  # (N, Z)
+
+
+class Imagined(NamedTuple):
+    """What comes of an action, as M has it."""
+
+    z: Tensor  # (N, Z) of the next frame
+    reward: Tensor  # (N,) points, expected
+    ended: Tensor  # (N,) probability that the race is over
+
+
+class World:
+    """M laid out for many dreams at once: the LSTM is one matrix product, what it predicts another.
+
+    temperature: 0 takes the most likely future, 1 draws from M's own distribution, and more than
+    that from a wider one.
+
+    Source: World Models, section 4.2 (a controller trained inside the dream); the mixture is chosen
+    by the Gumbel-max trick (Maddison, Tarlow & Minka, A* Sampling, 2014).
+    """
+
+    @torch.inference_mode()
+    def __init__(self, rnn: MDNRNN, temperature: float = 1.0) -> None:
+        self.sizes, self.temperature = rnn.sizes, temperature
+        from_input, from_h, input_bias, h_bias = rnn.lstm.all_weights[0]
+        self._weight = torch.cat([from_input, from_h], 1).T.contiguous()
+        self._bias = input_bias + h_bias
+        heads = rnn.mixture, rnn.outcome
+        self._head_weight = torch.cat([head.weight for head in heads]).T.contiguous()
+        self._head_bias = torch.cat([head.bias for head in heads])
+
+    def fresh(self, count: int) -> tuple[Tensor, Tensor]:
+        """h and c (N, H) of an M that has seen nothing."""
+        return torch.zeros(count, self.sizes["hidden"]), torch.zeros(count, self.sizes["hidden"])
+
+    @torch.inference_mode()
+    def remember(self, z: Tensor, action: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in z (N, Z) and the action (N, A) chosen on seeing it: h and c (N, H) afterwards."""
+        gates = torch.addmm(self._bias, torch.cat([z, action, h], 1), self._weight)
+        i, f, g, o = gates.chunk(4, 1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+    @torch.inference_mode()
+    def imagine(self, h: Tensor, luck: Luck) -> Imagined:
+        """h (N, H), having taken in frame and action -> what comes of them."""
+        count, sizes = len(h), (self.sizes["latent_dim"], self.sizes["mixtures"])
+        out = torch.addmm(self._head_bias, h, self._head_weight)
+        *mixture, outcome = out.split([math.prod(sizes)] * 3 + [2], 1)
+        logits, mean, log_sigma = (numbers.view(count, *sizes) for numbers in mixture)
+        if self.temperature == 0:
+            z = mean.gather(-1, logits.argmax(-1, keepdim=True)).squeeze(-1)
+        else:
+            chance = torch.add(luck.gumbel, logits, alpha=1 / self.temperature)
+            chosen = chance.argmax(-1, keepdim=True)
+            sigma = log_sigma.gather(-1, chosen).squeeze(-1).clamp(*LOG_SIGMA_RANGE).exp()
+            z = mean.gather(-1, chosen).squeeze(-1)
+            z = z + luck.normal * sigma * math.sqrt(self.temperature)
+        return Imagined(z, outcome[:, 0], torch.sigmoid(outcome[:, 1]))

@@ -1,0 +1,88 @@
+"""Where dreams begin: moments of real drives, each with the second before it, to warm up M."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.dream import World
+from utils.runtime.errors import UserError
+from utils.storage.artifacts import load_arrays, remedy, save_arrays
+from utils.world_model.latents import Latents
+
+FRAMES = 50  # that M sees of the real drive before it dreams: a second
+FILE = "starts.npz"
+
+
+class Starts(NamedTuple):
+    """N moments. They hold what V saw, not what M made of it, so that every M can begin there."""
+
+    mu: np.ndarray  # (N, FRAMES + 1, Z) float32; the last frame is the moment itself
+    logvar: np.ndarray  # (N, FRAMES + 1, Z) float32
+    action: np.ndarray  # (N, FRAMES, 3) float32
+    seen: np.ndarray  # (N,) int64, how many of FRAMES there are; before them are zeros
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Starts":
+        """Some of them."""
+        return Starts(*(array[indices] for array in self))
+
+
+def start_at(latents: Latents, t: int) -> Starts:
+    """The moment at frame t of an episode, 0 <= t <= T, as the only one."""
+    first = max(0, t - FRAMES)
+    missing = FRAMES - (t - first)
+    pad = ((missing, 0), (0, 0))
+    return Starts(
+        np.pad(latents.mu[first : t + 1], pad)[None],
+        np.pad(latents.logvar[first : t + 1], pad)[None],
+        np.pad(latents.action[first:t], pad)[None],
+        np.array([t - first]),
+    )
+
+
+def together(starts: Sequence[Starts]) -> Starts:
+    """All of them as one."""
+    return Starts(*(np.concatenate(arrays) for arrays in zip(*starts, strict=True)))
+
+
+@torch.inference_mode()
+def warm_up(world: World, starts: Starts, z: Tensor) -> tuple[Tensor, Tensor]:
+    """h and c (N, H) of an M that has seen the starts' frames; z (N, FRAMES + 1, Z) of `drawn`."""
+    h, c = world.fresh(len(z))
+    action, seen = torch.from_numpy(starts.action), torch.from_numpy(starts.seen)
+    for t in range(FRAMES):
+        exists = (t >= FRAMES - seen)[:, None]
+        after_h, after_c = world.remember(z[:, t], action[:, t], h, c)
+        h, c = torch.where(exists, after_h, h), torch.where(exists, after_c, c)
+    return h, c
+
+
+def drawn(starts: Starts, normal: np.ndarray) -> Tensor:
+    """z (N, FRAMES + 1, Z) from V's posterior, by normal numbers of the same shape."""
+    return torch.from_numpy(starts.mu + np.exp(0.5 * starts.logvar) * normal.astype(np.float32))
+
+
+def save_starts(path: Path, starts: Starts, vae: str, versions: dict[str, str]) -> str:
+    """Write them; `vae` is V's fingerprint. Returns their own."""
+    return save_arrays(path, "starts", starts._asdict(), vae=vae, versions=versions)
+
+
+def load_starts(path: Path, vae: dict) -> Starts:
+    """Read them back; they must be of the V with this header."""
+    header, arrays = load_arrays(path, "starts")
+    count, latent_dim = len(np.atleast_1d(arrays.get("seen", 0))), vae["sizes"]["latent_dim"]
+    wanted = {
+        "mu": ((count, FRAMES + 1, latent_dim), np.float32),
+        "logvar": ((count, FRAMES + 1, latent_dim), np.float32),
+        "action": ((count, FRAMES, 3), np.float32),
+        "seen": ((count,), np.int64),
+    }
+    found = {name: (array.shape, array.dtype.type) for name, array in arrays.items()}
+    if found != wanted or not count or not np.isin(arrays["seen"], range(FRAMES + 1)).all():
+        raise UserError(f"{path} does not hold where dreams begin; {remedy(path, 'starts')}.")
+    if header.get("vae") != vae["fingerprint"]:
+        raise UserError(f"{path} was made with another V; {remedy(path, 'starts')}.")
+    return Starts(**arrays)
