@@ -6,24 +6,34 @@ Writes   data/rollouts/DRIVER_SEED.npz, one episode each: obs 64x64x3, action, r
 Time     about 1 minute on two cores
 Run      python 01_collect_rollouts.py
          python 01_collect_rollouts.py --keyboard-episodes 3  (drive yourself, by arrow keys)
+         python 01_collect_rollouts.py --agent-episodes 32    (only the agent, by the C that stage
+         05 has reached and by draws around it, to data/dream/rollouts; so learns the M that dreams)
 
 Run it again to go on where it stopped, or to add episodes: what is there is kept.
 """
 
 from utils.runtime.start import run
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from tqdm import tqdm
 
+from models.controller import FeatureScale
+from models.inference import ROWS
+from utils.evolution.own_drives import RecordedRaces, plan_drives
+from utils.evolution.search import load_search
 from utils.pictures.plots import contact_sheet
-from utils.runtime.command_line import choice, folder, number, processes, settings, whole
+from utils.runtime.command_line import choice, folder, number, processes, settings, whole, word
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import ENV_IDS
 from utils.storage.artifacts import demand_writable, files, load_header, sweep
 from utils.storage.logs import write_log
+from utils.storage.networks import load_rnn, load_vae
 from utils.world_model.collection import (
     COLUMNS,
     MOST_EPISODES,
@@ -37,6 +47,7 @@ from utils.world_model.episodes import load_rollout
 # ---- constants: edit them here, or pass them as flags (--random-episodes 10) ----
 AUTOPILOT_EPISODES = 240  # a driver that reads the track; 240 make about 220,000 frames
 RANDOM_EPISODES = 40  # smoothed random actions: grass, spins, and standing still
+AGENT_EPISODES = 0  # if any, only these are driven: what M has to know of the agent's own driving
 KEYBOARD_EPISODES = 0  # races that you drive yourself, in a window
 NOISE = 0.12  # most noise on the autopilot's actions; each episode draws its own from 0 to this
 DISTURBANCE = 0.006  # most disturbances a frame (a wrong action for a while), drawn likewise
@@ -45,6 +56,9 @@ SLOWEST = 0.4  # least share of the road's grip that the autopilot uses; most is
 ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
 WORKERS = cores()  # processes; 0 drives in this one
 ROLLOUTS = "data/rollouts"  # where the episodes go
+OWN_ROLLOUTS = "data/dream/rollouts"  # where the agent's go
+CHECKPOINTS = "checkpoints"  # where the agent is
+CONTROLLER = "controller"  # which C of it drives
 # ---------------------------------------------------------------------------------
 
 
@@ -54,18 +68,36 @@ def main(argv: list[str] | None = None) -> None:
         AUTOPILOT_EPISODES=whole(0, MOST_EPISODES), RANDOM_EPISODES=whole(0, MOST_EPISODES),
         KEYBOARD_EPISODES=whole(), NOISE=number(0, 1), DISTURBANCE=number(0, 1),
         LINE_OFFSET=number(0, 5.5), SLOWEST=number(0.05, 0.94), ENV_ID=choice(*ENV_IDS),
-        WORKERS=processes(), ROLLOUTS=folder(),
+        WORKERS=processes(), AGENT_EPISODES=whole(0, MOST_EPISODES), ROLLOUTS=folder(),
+        OWN_ROLLOUTS=folder(), CHECKPOINTS=folder(), CONTROLLER=word(),
     )  # fmt: skip
-    log, picture = (s.ROLLOUTS.rstrip("/") + suffix for suffix in (".csv", ".png"))
+    directory = s.OWN_ROLLOUTS if s.AGENT_EPISODES else s.ROLLOUTS
+    log, picture = (directory.rstrip("/") + suffix for suffix in (".csv", ".png"))
     demand_writable(
-        {Path(s.ROLLOUTS, "*.npz"): "rollout", Path(log): "log by seed", Path(picture): "picture"}
+        {Path(directory, "*.npz"): "rollout", Path(log): "log by seed", Path(picture): "picture"}
     )
     sweep(Path(log).parent, Path(log).stem)
+    if s.AGENT_EPISODES:
+        record_agent(s)
+    else:
+        record_others(s)
 
+    sweep(directory)
+    paths = files(directory)
+    if not paths:
+        raise UserError(f"{directory} holds no rollouts; ask for at least one episode.")
+    write_log(log, COLUMNS, [load_header(path, "rollout") for path in paths])
+    samples = [load_rollout(path)[1].obs for path in paths[:: max(1, len(paths) // 8)][:8]]
+    contact_sheet(picture, samples)
+    following = "03_encode_dataset.py" if s.AGENT_EPISODES else "02_train_vae.py"
+    print(f"{len(paths)} episodes in {directory}; next: python {following}")
+
+
+def record_others(s: SimpleNamespace) -> None:
+    """Races by keyboard; of the autopilot, slow and fast, tidy and sloppy; by random actions."""
     if s.KEYBOARD_EPISODES:
         for row in drive_by_keyboard(s.ROLLOUTS, s.KEYBOARD_EPISODES):
             print(f"track {row['seed']}: score {row['score']:.1f} in {row['frames']} frames")
-
     planned = plan(
         s.ROLLOUTS, s.ENV_ID,
         counts={"autopilot": s.AUTOPILOT_EPISODES, "random": s.RANDOM_EPISODES},
@@ -74,17 +106,42 @@ def main(argv: list[str] | None = None) -> None:
             "line_offset": (0, s.LINE_OFFSET), "grip": (s.SLOWEST, 0.94),
         },
     )  # fmt: skip
+    missing = not_collected(planned)
+    pool = Workers(
+        min(s.WORKERS, len(missing)), OneAtATime, {"function": Collector()},
+        preload=["utils.world_model.collection"],
+    )  # fmt: skip
+    drive(pool, missing)
+
+
+def record_agent(s: SimpleNamespace) -> None:
+    """Races of the agent as its search stands: by the mean of C's distribution, and by draws."""
+    vae, vae_header = load_vae(s.CHECKPOINTS)
+    rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
+    search = load_search(s.CHECKPOINTS, s.CONTROLLER, vae_header, rnn_header)
+    scale = FeatureScale.of(rnn, search.made_from["FEATURES"])
+    planned = plan_drives(s.OWN_ROLLOUTS, s.ENV_ID, s.AGENT_EPISODES, search, scale)
+    missing = not_collected(planned)
+    pool = Workers(
+        min(s.WORKERS, -(-len(missing) // ROWS)), RecordedRaces,
+        {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
+        slots=ROWS, preload=["utils.evolution.own_drives"],
+    )  # fmt: skip
+    drive(pool, missing)
+
+
+def not_collected(planned: Sequence[Any]) -> list[Any]:
+    """Those of the planned episodes that are not on disk yet."""
     missing = [assignment for assignment in planned if not is_collected(assignment)]
     if len(missing) < len(planned):
         print(f"{len(planned) - len(missing)} of {len(planned)} episodes are there already")
+    return missing
+
+
+def drive(pool: Workers, missing: Sequence[Any]) -> None:
+    """Let the workers drive and save them, behind a progress bar."""
     frames = 0
-    with (
-        tqdm(total=len(missing), desc="collecting", unit="episode", disable=not missing) as bar,
-        Workers(
-            min(s.WORKERS, len(missing)), OneAtATime, {"function": Collector()},
-            preload=["utils.world_model.collection"],
-        ) as workers,  # fmt: skip
-    ):
+    with tqdm(total=len(missing), desc="collecting", unit="episode", disable=not missing) as bar:
 
         def note(index: int, row: dict) -> None:
             nonlocal frames
@@ -92,16 +149,8 @@ def main(argv: list[str] | None = None) -> None:
             bar.update()
             bar.set_postfix_str(f"{frames / bar.format_dict['elapsed']:,.0f} frames/s")
 
-        workers.run(missing, on_result=note)
-
-    sweep(s.ROLLOUTS)
-    paths = files(s.ROLLOUTS)
-    if not paths:
-        raise UserError(f"{s.ROLLOUTS} holds no rollouts; ask for at least one episode.")
-    write_log(log, COLUMNS, [load_header(path, "rollout") for path in paths])
-    samples = [load_rollout(path)[1].obs for path in paths[:: max(1, len(paths) // 8)][:8]]
-    contact_sheet(picture, samples)
-    print(f"{len(paths)} episodes in {s.ROLLOUTS}; next: python 02_train_vae.py")
+        with pool as workers:
+            workers.run(missing, on_result=note)
 
 
 if __name__ == "__main__":

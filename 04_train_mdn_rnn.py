@@ -7,6 +7,8 @@ Writes   checkpoints/mdn_rnn.pt
          and the same actions
 Time     about 3 minutes on two cores
 Run      python 04_train_mdn_rnn.py
+         python 04_train_mdn_rnn.py --drives 32  (goes on with the agent's own drives: reads
+         data/dream/latents, too, and writes checkpoints/mdn_rnn_dream.pt, .csv and .png)
 
 Stopped, it goes on from the last finished epoch when run again.
 """
@@ -15,6 +17,7 @@ from utils.runtime.start import run
 
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -27,10 +30,17 @@ from utils.runtime.command_line import folder, number, processes, seed, settings
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.storage.artifacts import COLLECT, demand_writable, sweep
-from utils.storage.networks import load_vae, rnn_path, save_network
+from utils.storage.networks import (
+    dreaming_path,
+    load_dreaming,
+    load_vae,
+    rnn_path,
+    save_network,
+)
 from utils.world_model.chunks import batches, chunks
 from utils.world_model.dream import dream_film
-from utils.world_model.latents import Latents, load_all
+from utils.world_model.episodes import episodes
+from utils.world_model.latents import Latents, load_all, load_of
 from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
@@ -45,7 +55,13 @@ TEMPERATURE = 0.5  # of the dream: 0 is the likeliest future, 1 as uncertain as 
 SEED = 1  # of the initial weights, the shuffles and every draw of z
 WORKERS = cores()  # threads that read the latents
 THREADS = cores()  # processor cores for the network
+DRIVES = 0  # so many of the agent's own teach a second M, in which C learns; 0 trains M itself
+OWN_EPOCHS = 2  # of that, over the newest drives and the next two
+OLD = 100  # episodes of LATENTS ...
+EARLIER = 100  # ... and earlier drives of the agent, lest it forgets them
+OWN_RATE = 7e-4  # its learning rate, which falls likewise
 LATENTS = "data/latents"  # what to learn from
+OWN_LATENTS = "data/dream/latents"  # the agent's own drives
 ROLLOUTS = "data/rollouts"  # the same episodes as frames
 CHECKPOINTS = "checkpoints"  # where V is and M goes
 # -----------------------------------------------------------------------
@@ -57,14 +73,18 @@ def main(argv: list[str] | None = None) -> None:
         HIDDEN=whole(1, 8192), MIXTURES=whole(1, 100), EPOCHS=whole(), BATCH=whole(1),
         LENGTH=whole(1), LEARNING_RATE=number(0, 1), CLIP=number(0), TEMPERATURE=number(0, 10),
         SEED=seed(), WORKERS=processes(), THREADS=processes(1), LATENTS=folder(),
-        ROLLOUTS=folder(), CHECKPOINTS=folder(),
+        DRIVES=whole(), OWN_EPOCHS=whole(1), OLD=whole(), EARLIER=whole(), OWN_RATE=number(0, 1),
+        OWN_LATENTS=folder(), ROLLOUTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
+    if s.DRIVES:
+        go_on(s)
+        return
     target = rnn_path(s.CHECKPOINTS)
     film = target.with_name("dream.mp4")
     demand_writable({**outputs(target, "M"), film: "film"})
     sweep(s.CHECKPOINTS)
     vae, vae_header = load_vae(s.CHECKPOINTS)
-    episodes, fingerprint = load_all(s.LATENTS, vae_header, s.ROLLOUTS, s.WORKERS)
+    encoded, fingerprint = load_all(s.LATENTS, vae_header, s.ROLLOUTS, s.WORKERS)
     constants = ("HIDDEN", "MIXTURES", "EPOCHS", "BATCH", "LENGTH", "LEARNING_RATE", "CLIP", "SEED")
     made_from = {
         "vae": vae_header["fingerprint"],
@@ -79,14 +99,73 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(s.THREADS)
     torch.manual_seed(s.SEED)
     rnn = MDNRNN(vae_header["sizes"]["latent_dim"], hidden=s.HIDDEN, mixtures=s.MIXTURES)
-    train, validation = split([latents for _, latents in episodes])
+    train, validation = split([latents for _, latents in encoded])
     measured = train[:: max(1, len(train) // 100)]
     if sum(len(latents.action) - 1 for latents in measured) < 2:
         raise UserError(f"{s.LATENTS} holds too few frames to train M; drive longer: {COLLECT}.")
     optimizer = torch.optim.Adam(rnn.parameters(), s.LEARNING_RATE, fused=True)
     training = Training(rnn, optimizer, target, made_from, s.EPOCHS, title="M: what comes next")
 
-    bar = tqdm(training.epochs(s.SEED), "M", total=s.EPOCHS, unit="epoch")
+    fit(rnn, training, train, validation, s, s.LEARNING_RATE)
+    _measure_features(rnn, measured)
+    save_network(target, "M", rnn, made_from, film, *([] if training.history else training.curves))
+    if dream_film(film, vae, rnn, encoded[::20], s.TEMPERATURE):
+        training.finish()  # and if not, the next run makes the film alone
+    print(f"{target} saved; next: python 05_train_controller.py")
+
+
+def go_on(s: SimpleNamespace) -> None:
+    """Let a second M, which begins as the first, learn what the agent's own drives are like.
+
+    C goes on reading the h of the first: what it has learnt to read does not change under it.
+    """
+    target = dreaming_path(s.CHECKPOINTS)
+    demand_writable(outputs(target, "M"))
+    sweep(s.CHECKPOINTS)
+    _, vae = load_vae(s.CHECKPOINTS)
+    rnn, former = load_dreaming(s.CHECKPOINTS, vae["fingerprint"])
+    known = former["made_from"].get("drives", 0)
+    own = episodes(s.OWN_LATENTS, "latents")[: s.DRIVES]
+    if known >= s.DRIVES:
+        print(f"{target} knows {known} drives of the agent already")
+        return
+    if len(own) < s.DRIVES:
+        raise UserError(
+            f"{s.OWN_LATENTS} holds {len(own)} drives of the agent, not {s.DRIVES}: "
+            "run python 01_collect_rollouts.py with --agent-episodes, then stage 03."
+        )
+    rng = np.random.default_rng((s.SEED, s.DRIVES))
+    old, (earlier, _) = split(episodes(s.LATENTS, "latents"))[0], split(own[:known])
+    (own_train, own_validation), newest = split(own), own[known:]
+    chosen = [
+        *rng.permutation(old)[: s.OLD], *rng.permutation(earlier)[: s.EARLIER],
+        *(path for path in newest if path in own_train),
+    ]  # fmt: skip
+    train, validation = (
+        [load_of(path, vae)[1] for path in paths] for paths in (chosen, own_validation)
+    )
+    constants = ("BATCH", "LENGTH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_RATE")
+    made_from = {"vae": vae["fingerprint"], "former": former["fingerprint"], "drives": s.DRIVES}
+    made_from |= {name: getattr(s, name) for name in constants}
+    rnn.train().requires_grad_(True)
+    optimizer = torch.optim.Adam(rnn.parameters(), s.OWN_RATE, fused=True)
+    training = Training(
+        rnn, optimizer, target, made_from, s.OWN_EPOCHS, "M, with the agent's own drives",
+        former.get("history", []),
+    )  # fmt: skip
+    fit(rnn, training, train, validation, s, s.OWN_RATE)
+    save_network(target, "M", rnn, made_from, history=training.history)
+    training.finish()
+    print(f"{target} knows {s.DRIVES} drives of the agent; next: python 05_train_controller.py")
+
+
+def fit(
+    rnn: MDNRNN, training: Training, train: list[Latents], validation: list[Latents],
+    s: SimpleNamespace, highest: float,
+) -> None:  # fmt: skip
+    """Every episode once an epoch, in random batches, by truncated backpropagation through time."""
+    optimizer = training.optimizer
+    bar = tqdm(training.epochs(s.SEED), "M", total=training.left, unit="epoch")
     for epoch in bar:
         start = time.monotonic()
         groups = batches(train, s.BATCH, np.random.default_rng((s.SEED, epoch)))
@@ -94,8 +173,7 @@ def main(argv: list[str] | None = None) -> None:
             for loss, parts in _losses(rnn, group, s.LENGTH):
                 training.note(loss, parts)
                 for parameters in optimizer.param_groups:
-                    progress = (epoch + i / len(groups)) / s.EPOCHS
-                    parameters["lr"] = learning_rate(s.LEARNING_RATE, progress)
+                    parameters["lr"] = learning_rate(highest, training.progress(i / len(groups)))
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(rnn.parameters(), s.CLIP)
@@ -108,12 +186,6 @@ def main(argv: list[str] | None = None) -> None:
         )
         bar.set_postfix({name: f"{value:.3f}" for name, value in found.items()})
         training.end_epoch(found, time.monotonic() - start)
-
-    _measure_features(rnn, measured)
-    save_network(target, "M", rnn, made_from, film, *([] if training.history else training.curves))
-    if dream_film(film, vae, rnn, episodes[::20], s.TEMPERATURE):
-        training.finish()  # and if not, the next run makes the film alone
-    print(f"{target} saved; next: python 05_train_controller.py")
 
 
 def _losses(

@@ -1,8 +1,11 @@
 """Stage 05: find C, the linear map from [z, h] to steering, gas and brake.
 
-It is fitted to the autopilot's advice, or begins as zeros; then it is evolved.
+It is fitted to the autopilot's advice, or begins as zeros; then it is evolved, on the track or in
+what M dreams.
 
 Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt
+         for the dream: checkpoints/mdn_rnn_dream.pt, the M that has seen the agent's own drives, or
+         else mdn_rnn.pt; data/latents and data/dream/latents, or else checkpoints/starts.npz
 Writes   checkpoints/NAME.pt, the best mean of the search distribution so far
          checkpoints/NAME.csv and NAME.png (the learning curve)
          checkpoints/NAME_evolution.npz (the whole state of the evolution)
@@ -28,10 +31,12 @@ import numpy as np
 
 from models.controller import FeatureScale, parameter_count
 from models.inference import ROWS
+from models.mdn_rnn import MDNRNN
 from utils.evolution.cma_es import SMALLEST_POPULATION, Evolution
 from utils.evolution.curriculum import choose_tracks, remembered
+from utils.evolution.dreaming import DREAMS, Dreamer, dream
 from utils.evolution.fitness import FITNESSES, PAIRED
-from utils.evolution.history import of_candidates, of_selection
+from utils.evolution.history import of_candidates, of_dreams, of_selection
 from utils.evolution.imitation import imitate
 from utils.evolution.plan import Plan
 from utils.evolution.search import Files, Search, found_at
@@ -49,14 +54,18 @@ from utils.runtime.command_line import (
 )
 from utils.runtime.cores import cores
 from utils.runtime.timing import Clock, Meter
-from utils.runtime.workers import Workers
+from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator import seeds
-from utils.simulator.envs import ENV_IDS
+from utils.simulator.envs import ENV_IDS, MAX_FRAMES
+from utils.storage import artifacts
 from utils.storage.artifacts import demand_writable, sweep
-from utils.storage.networks import load_rnn, load_vae
+from utils.storage.networks import load_dreaming, load_rnn, load_vae
+from utils.world_model.episodes import episodes
+from utils.world_model.starts import Moments
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
 START = "imitation"  # "zeros" is the paper's; "imitation" first copies the autopilot
+WORLD = "track"  # where the candidates drive; in the "dream" of M it takes a thirtieth of the time
 FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is worth
 GENERATIONS = 12  # more go on from where the last run ended
 POPULATION = 48  # candidates a generation; may be raised as it converges
@@ -69,6 +78,12 @@ MOST_SIGMA = 0.2  # a wider population from zeros is mostly wrecks; 0.1 once its
 MEAN_RATE = 0.5  # share of the proposed step taken; half-steps average the tracks' luck out
 FITNESS = "score"  # mean of a candidate; "duels" with its mirror image, for a C from zeros
 PATIENCE = 100  # frames without a new tile after which a candidate's race is given up
+STARTS = 16  # dreams of each candidate, from moments of real drives, the same for all
+HORIZON = 250  # frames of each: five seconds
+TEMPERATURE = 1.15  # of the dream; above 1 so that C cannot rely on M's mistakes
+OWN = 0.5  # share of the dreams that begin in the agent's own drives, once there are any
+FAILING = 0.25  # further share, beginning up to three seconds before the agent came to grief
+AVERAGED = 10  # generations whose means C is the average of: no race says which of them is best
 SELECT_TRACKS = 200  # selection seeds on which the distribution's mean is measured
 SELECT_EVERY = 4  # generations between two measurements
 ROUNDS = 20  # of imitation; nearly every lap is complete from the fifth on
@@ -78,6 +93,8 @@ TEACHER_GRIP = 0.9  # share of the road's grip that the teacher uses
 SEED = 1  # of the evolution; the tracks follow from the generation
 ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
 WORKERS = cores()  # processes; 0 drives in this one; the result is the same for any
+LATENTS = "data/latents"  # where dreams begin
+OWN_LATENTS = "data/dream/latents"  # the agent's own drives
 CHECKPOINTS = "checkpoints"  # where V and M are and C goes
 IMITATION = "data/imitation"  # where finished rounds of the imitation are kept
 NAME = "controller"  # of this run: its files begin with it
@@ -109,10 +126,14 @@ def main(argv: list[str] | None = None) -> None:
         print(search.follow(plan, made_from, globals(), files))
 
     scale = FeatureScale.of(rnn, s.FEATURES)
-    with Workers(
-        s.WORKERS, Races, {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
-        slots=ROWS, preload=["utils.racing.agent"],
-    ) as workers:  # fmt: skip
+    if plan.world == "dream":
+        dreaming, moments = _dream(s, vae_header, rnn_header)
+        setup: dict[str, Any] = {"function": Dreamer(rnn, dreaming, plan.temperature)}
+        pool = Workers(s.WORKERS, OneAtATime, setup, preload=["utils.evolution.dreaming"])
+    else:
+        setup = {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn}
+        pool = Workers(s.WORKERS, Races, setup, slots=ROWS, preload=["utils.racing.agent"])
+    with pool as workers:
         if not search:
             start, spent = np.zeros(count), {"frames": 0, "core_hours": 0.0}
             if s.START == "imitation":
@@ -124,9 +145,12 @@ def main(argv: list[str] | None = None) -> None:
             plans = [{"generation": 0, **plan.settings()}]
             search = Search(evolution, scale.plain(start), made_from, spent, found_at(0), plans)
         search.save(files)
-        evolve(search, plan, workers, scale, s.GENERATIONS, files)
-        if plan.select_tracks and search.measured_at != search.evolution.generation:
-            measure(search, plan, workers, scale, files)
+        if plan.world == "dream":
+            evolve_in_dream(search, plan, workers, scale, moments, s.GENERATIONS, files)
+        else:
+            evolve(search, plan, workers, scale, s.GENERATIONS, files)
+            if plan.select_tracks and search.measured_at != search.evolution.generation:
+                measure(search, plan, workers, scale, files)
     named = "" if s.NAME == "controller" else f" --controller {s.NAME}"
     print(f"{search.summary(files)}; next: python 06_evaluate.py{named}")
 
@@ -169,6 +193,30 @@ def evolve(
         print(f"{said}, {clock.left(generation + 1)} left", flush=True)
 
 
+def evolve_in_dream(
+    search: Search, plan: Plan, workers: Workers, scale: FeatureScale, moments: Moments,
+    generations: int, files: Files,
+) -> None:  # fmt: skip
+    """CMA-ES once more, but the candidates dream: no real race judges them or chooses a mean."""
+    evolution, clock = search.evolution, Clock(search.evolution.generation, generations)
+    while (generation := evolution.generation) < generations:
+        meter = Meter(workers)
+        candidates = evolution.ask(plan.least_sigma, plan.most_sigma)
+        choice, *luck = [(evolution.seed, generation, i) for i in range(1, plan.starts + 2)]
+        starts = moments.choose(
+            np.random.default_rng(choice), plan.starts, plan.own, plan.failing
+        )
+        returns = dream(workers, scale.plain(candidates), starts, luck, plan.horizon)
+        evolution.tell(candidates, returns.mean(1), plan.mean_rate)
+
+        average = search.averaged(plan.averaged)
+        if search.best_score is None:
+            search.keep(scale.plain(average))
+        said = search.note(generation, [], meter, of_dreams(plan, returns, search.dreamt))
+        search.save(files)
+        print(f"{said}, {clock.left(generation + 1)} left", flush=True)
+
+
 def measure(
     search: Search, plan: Plan, workers: Workers, scale: FeatureScale, files: Files
 ) -> None:
@@ -181,18 +229,29 @@ def measure(
     search.save(files)
 
 
+def _dream(
+    s: SimpleNamespace, vae: dict[str, Any], rnn: dict[str, Any]
+) -> tuple[MDNRNN | None, Moments]:
+    dreaming, header = load_dreaming(s.CHECKPOINTS, vae["fingerprint"])
+    other = dreaming if header["fingerprint"] != rnn["fingerprint"] else None
+    return other, Moments(episodes(s.LATENTS, "latents"), artifacts.files(s.OWN_LATENTS), vae)
+
+
 def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace:
     return settings(
         script, argv,
-        START=choice("imitation", "zeros"), FEATURES=choice("zh", "z", "h"),
+        START=choice("imitation", "zeros"), WORLD=choice("track", "dream"),
+        FEATURES=choice("zh", "z", "h"),
         GENERATIONS=whole(0, 1_000_000), POPULATION=whole(SMALLEST_POPULATION, 10_000),
         TRACKS=whole(1, seeds.EVOLUTION_TRACKS), REPLAYED=whole(), FITNESS=choice(*FITNESSES),
         SCOUTED=whole(0, seeds.EVOLUTION_TRACKS), SIGMA=number(1e-9, 10), PATIENCE=whole(1),
         LEAST_SIGMA=number(0, 10), MOST_SIGMA=number(1e-9, 10), MEAN_RATE=number(0.01, 1),
         SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1), ROUNDS=whole(1, 1000),
         LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1),
-        SEED=seed(), ENV_ID=choice(*ENV_IDS), WORKERS=processes(), CHECKPOINTS=folder(),
-        IMITATION=folder(), NAME=word(),
+        STARTS=whole(1, DREAMS), HORIZON=whole(1, MAX_FRAMES), TEMPERATURE=number(0, 10),
+        AVERAGED=whole(1), OWN=number(0, 1), FAILING=number(0, 1), LATENTS=folder(),
+        OWN_LATENTS=folder(), SEED=seed(), ENV_ID=choice(*ENV_IDS), WORKERS=processes(),
+        CHECKPOINTS=folder(), IMITATION=folder(), NAME=word(),
     )  # fmt: skip
 
 

@@ -11,12 +11,18 @@ from stages import (
     FLAGS,
     contents,
     picture,
+    replace_m,
 )
 
+from utils.evolution.cma_es import Evolution
+from utils.evolution.own_drives import PATIENCE
+from utils.racing.agent import Races
+from utils.racing.race import Race
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FAST_ID, make_env, shrink
 from utils.storage.artifacts import load_header
 from utils.storage.logs import read_log
+from utils.storage.networks import load_agent
 from utils.world_model.episodes import load_rollout
 
 
@@ -116,3 +122,82 @@ def test_01_gives_the_same_files_for_any_number_of_workers(finished, project, wo
     tiny.stage(1, **FLAGS[1] | {"workers": workers})
     expected = contents(finished.folder / "data" / "rollouts")
     assert contents(project / "data" / "rollouts") == expected
+
+
+# The agent's own races
+
+OWN = {"agent_episodes": 4, "workers": 0}
+
+
+def test_01_records_the_agent_as_it_drives(project):
+    before = contents(project / "data" / "rollouts")
+    assert "next: python 03_encode_dataset.py" in tiny.stage(1, **OWN)
+    assert contents(project / "data" / "rollouts") == before
+    agent = load_agent("checkpoints")
+    races = Races(FAST_ID, agent.vae, agent.rnn)
+    for seed in (2_000_000, 2_000_002):
+        header, episode = load_rollout(project / f"data/dream/rollouts/agent_{seed}.npz")
+        assert header["settings"] == {"generation": 2, "drawn": 0}
+        races.start(0, Race(seed, agent.parameters, PATIENCE))
+        laps = []
+        for t, action in enumerate(episode.action):
+            (_, race), *_ = filter(None, races.running)
+            assert np.array_equal(shrink(race.obs), episode.obs[t])
+            laps = races.advance()
+            assert np.array_equal(race.action, action)
+            assert race.reward == pytest.approx(episode.reward[t], abs=1e-6)
+        assert np.array_equal(shrink(race.obs), episode.obs[-1])
+        ((_, lap),) = laps
+        assert (lap.frames, lap.tiles) == (header["frames"], header["tiles"])
+
+
+def test_01_lets_draws_of_the_distribution_drive_every_other_race(project):
+    tiny.stage(1, **OWN)
+    episodes = [
+        load_rollout(project / f"data/dream/rollouts/agent_{2_000_000 + i}.npz") for i in range(4)
+    ]
+    assert [header["settings"]["drawn"] for header, _ in episodes] == [0, 1, 0, 1]
+    c, draw, again, another = (episode.action[30].tolist() for _, episode in episodes)
+    assert c == again  # zeros here, straight on everywhere
+    assert c != draw != another != c
+
+
+def test_01_keeps_what_the_agent_drove_before_its_search_went_on(project):
+    tiny.stage(1, **OWN | {"agent_episodes": 2})
+    before = contents(project / "data" / "dream")
+    tiny.stage(5, **FLAGS[5] | {"generations": 3})
+    assert "2 of 4 episodes are there already" in tiny.stage(1, **OWN)
+    after = contents(project / "data" / "dream")
+    assert {n: after[n] for n in before if n.endswith("npz")} == {
+        n: b for n, b in before.items() if n.endswith("npz")
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_01_records_the_agent_alike_for_any_number_of_workers(project, workers):
+    tiny.stage(1, **OWN)
+    expected = contents(project / "data" / "dream")
+    shutil.rmtree("data/dream")
+    tiny.stage(1, **OWN | {"workers": workers})
+    assert contents(project / "data" / "dream") == expected
+
+
+def test_01_without_a_search_or_with_another_m_says_so(project):
+    replace_m()
+    with pytest.raises(UserError, match=r"controller_evolution\.npz belongs to .* another rnn"):
+        tiny.stage(1, **OWN)
+    (project / "checkpoints" / "controller_evolution.npz").unlink()
+    with pytest.raises(UserError, match=r"controller_evolution\.npz is missing; run python 05"):
+        tiny.stage(1, **OWN)
+
+
+def test_a_draw_is_spread_as_the_candidates_are():
+    evolution = Evolution(np.arange(2000.0), 0.3, 6, seed=1)
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        evolution.tell(asked := evolution.ask(), -np.arange(6.0))
+        spread = (evolution.ask() - evolution.mean).std()
+        drawn = evolution.draw(rng) - evolution.mean
+        assert drawn.std() == pytest.approx(spread, rel=0.1)
+        assert (evolution.draw(rng, 1e-3) - evolution.mean).std() < 2e-3
+    assert not np.array_equal(asked[0], evolution.draw(rng))

@@ -12,11 +12,10 @@ from stages import DREAMED, EPISODES, FLAGS, contents, film_frames, picture, unm
 from models.inference import ROWS, Memory
 from models.mdn_rnn import MDNRNN
 from utils.runtime.errors import UserError
+from utils.storage.artifacts import load_arrays, load_tensors, save_arrays
 from utils.storage.logs import read_log
-from utils.storage.networks import (
-    load_rnn,
-    load_vae,
-)
+from utils.storage.networks import load_dreaming, load_rnn, load_vae
+from utils.world_model.episodes import save_rollout
 from utils.world_model.latents import load_latents
 from utils.world_model.training import Training
 
@@ -132,3 +131,91 @@ def test_04_refuses_latents_of_another_game_or_of_none(project, monkeypatch, ver
         monkeypatch.setattr("utils.storage.provenance.game", lambda: versions)
     with pytest.raises(UserError, match=rf"{EPISODES[0]} was driven in another game .*03_encode"):
         tiny.stage(4, **FLAGS[4])
+
+
+# With the agent's own drives
+
+
+@pytest.fixture
+def with_own_drives(project):
+    """The finished folder with six drives of the agent, encoded."""
+    paths = [f"data/dream/rollouts/agent_{2_000_000 + i}.npz" for i in range(6)]
+    for i, path in enumerate(paths):
+        save_rollout(project / path, tiny.episode(60, i), driver="agent", seed=2_000_000 + i)
+    tiny.stage(3, **FLAGS[3], rollouts="data/dream/rollouts", latents="data/dream/latents")
+    return project
+
+
+OWN = FLAGS[4] | {"own_epochs": 2, "old": 1, "earlier": 2}
+
+
+def test_04_goes_on_with_the_agent_s_drives_as_a_second_m(with_own_drives):
+    files = contents(with_own_drives)
+    assert "knows 4 drives" in tiny.stage(4, **OWN, drives=4)
+    then = contents(with_own_drives)
+    new = then.keys() - files.keys()
+    assert {name for name in new if "dream_training" not in name} == {
+        f"checkpoints/mdn_rnn_dream{suffix}" for suffix in (".pt", ".csv", ".png")
+    }
+    assert files.items() <= then.items()  # M itself, and C, which reads its h, stay
+    mark = load_vae("checkpoints")[1]["fingerprint"]
+    (first, began), (second, header) = (f("checkpoints", mark) for f in (load_rnn, load_dreaming))
+    assert header["made_from"]["drives"] == 4
+    assert header["made_from"]["former"] == began["fingerprint"]
+    before, after = (torch.cat([p.flatten() for p in m.parameters()]) for m in (first, second))
+    assert 0 < (before - after).abs().max() < 0.05  # it has not begun from nothing
+
+    assert "knows 4 drives of the agent already" in tiny.stage(4, **OWN, drives=4)
+    assert "knows 4 drives of the agent already" in tiny.stage(4, **OWN, drives=2)
+    assert contents(with_own_drives) == then
+    tiny.stage(4, **OWN, drives=6)
+    rows = read_log("checkpoints/mdn_rnn_dream.csv")
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+
+
+def test_04_killed_with_the_agent_s_drives_ends_where_an_undisturbed_one_ends(
+    with_own_drives, monkeypatch
+):
+    tiny.stage(4, **OWN, drives=4)
+    tiny.stage(4, **OWN, drives=6)
+    expected = contents(with_own_drives / "checkpoints")["mdn_rnn_dream.pt"]
+    for path in with_own_drives.glob("checkpoints/mdn_rnn_dream*"):
+        path.unlink()
+
+    class KilledError(Exception):
+        pass
+
+    def end_epoch(self, *args):
+        kept(self, *args)
+        raise KilledError
+
+    kept = Training.end_epoch
+    tiny.stage(4, **OWN, drives=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "end_epoch", end_epoch)
+        with pytest.raises(KilledError):
+            tiny.stage(4, **OWN, drives=6)
+    assert "knows 4 drives of the agent already" in tiny.stage(4, **OWN, drives=4)
+    tiny.stage(4, **OWN, drives=6)
+    weights = load_tensors("checkpoints/mdn_rnn_dream.pt", "M")["weights"]
+    (with_own_drives / "expected.pt").write_bytes(expected)
+    for name, tensor in load_tensors("expected.pt", "M")["weights"].items():
+        assert torch.equal(weights[name], tensor), name
+
+
+def test_04_asked_for_more_drives_than_there_are_says_so(with_own_drives):
+    with pytest.raises(UserError, match=r"data/dream/latents holds 6 drives of the agent, not 7"):
+        tiny.stage(4, **OWN, drives=7)
+    shutil.rmtree("data/dream/latents")
+    with pytest.raises(UserError, match=r"data/dream/latents holds no latents"):
+        tiny.stage(4, **OWN, drives=1)
+
+
+def test_04_refuses_drives_that_another_v_encoded(with_own_drives):
+    path = Path("data/dream/latents/agent_2000001.npz")
+    header, arrays = load_arrays(path, "latents")
+    header["made_from"]["vae"] = "another"
+    kept = {name: header[name] for name in ("made_from", "versions")}
+    save_arrays(path, "latents", arrays, **kept)
+    with pytest.raises(UserError, match=r"agent_2000001\.npz was encoded by another V"):
+        tiny.stage(4, **OWN, drives=4)

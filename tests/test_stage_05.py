@@ -7,7 +7,7 @@ import pytest
 import tiny
 from stages import FLAGS, IMITATION, contents, picture
 
-from models.controller import unpack
+from models.controller import FeatureScale, unpack
 from models.inference import arithmetic
 from utils.evolution.plan import Plan
 from utils.evolution.search import Files, Search
@@ -18,7 +18,14 @@ from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID, STOCK_ID, make_env
 from utils.storage.artifacts import load_arrays, load_header, save_arrays
 from utils.storage.logs import read_log
-from utils.storage.networks import load_agent, load_controller
+from utils.storage.networks import (
+    dreaming_path,
+    load_agent,
+    load_controller,
+    load_rnn,
+    load_vae,
+    save_network,
+)
 
 STAGE = importlib.import_module(tiny.SCRIPTS[4])
 TWO = {"fitness": "duels", "population": 8, "tracks": 2, "replayed": 1, "most_sigma": 0.15}
@@ -101,9 +108,10 @@ def test_05_drives_as_its_constants_say(project, planned):
         scouted=4, least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels",
     )  # fmt: skip
     assert planned == [
-        Plan(population=6, tracks=5, replayed=2, scouted=4, patience=33, least_sigma=0.01,
+        Plan(world="track", population=6, tracks=5, replayed=2, scouted=4, patience=33, least_sigma=0.01,
              most_sigma=0.3, mean_rate=0.7, fitness="duels", select_tracks=1, select_every=1,
-             arithmetic=arithmetic())
+             arithmetic=arithmetic(), starts=16, horizon=250, temperature=1.15, own=0.5,
+             failing=0.25, averaged=10)
     ]  # fmt: skip
 
 
@@ -261,3 +269,89 @@ def test_05_imitates_first_and_does_not_repeat_finished_rounds(project):
     assert np.array_equal(load_agent("checkpoints", "pupil").parameters, agent.parameters)
     after = [p.stat().st_mtime_ns for p in sorted((project / "data/imitation/pupil").iterdir())]
     assert after == times
+
+
+# In the dream
+
+DREAMT = {
+    "world": "dream", "start": "zeros", "sigma": 0.1, "population": 6, "starts": 4, "horizon": 20,
+    "name": "dreamt", "generations": 3, "workers": 0,
+}  # fmt: skip
+
+
+def test_05_in_the_dream_drives_no_race(project, monkeypatch):
+    monkeypatch.setattr("utils.simulator.envs.make_env", None)
+    monkeypatch.setattr("utils.racing.agent.make_env", None)
+    said = tiny.stage(5, **DREAMT)
+    assert "dreamt.pt saved (unmeasured) after 3 generations" in said
+    rows = read_log("checkpoints/dreamt.csv")
+    assert [row["generation"] for row in rows] == [0, 1, 2]
+    assert [row["dreamt"] for row in rows] == [6 * 4 * 20 * n for n in (1, 2, 3)]
+    assert {row["frames"] for row in rows} == {0}
+    assert not {"laps", "select_mean"} & rows[0].keys()
+    picture(project / "checkpoints" / "dreamt.png")
+    assert load_agent("checkpoints", "dreamt").parameters.any()
+
+
+def test_05_keeps_the_average_of_the_means_of_its_dream(project):
+    tiny.stage(5, **DREAMT, averaged=2)
+    rnn, _ = load_rnn("checkpoints", load_vae("checkpoints")[1]["fingerprint"])
+    means = []
+    for generations in (1, 2, 3):
+        tiny.stage(5, **DREAMT | {"generations": generations, "name": f"to_{generations}"})
+        state = load_arrays(f"checkpoints/to_{generations}_evolution.npz", "evolution")[1]
+        means.append(state["mean"])
+    average = 0.5 * (0.5 * (means[0] + means[1]) + means[2])
+    expected = FeatureScale.of(rnn).plain(average)
+    assert np.array_equal(load_agent("checkpoints", "dreamt").parameters, expected)
+
+
+def test_05_in_the_dream_ends_the_same_in_one_go_or_in_three_with_any_workers(project):
+    tiny.stage(5, **DREAMT)
+    expected = load_arrays("checkpoints/dreamt_evolution.npz", "evolution")[1]
+    for generations, workers in ((1, 1), (2, 2), (3, 0)):
+        tiny.stage(
+            5, **DREAMT | {"name": "pieces", "generations": generations, "workers": workers}
+        )
+    found = load_arrays("checkpoints/pieces_evolution.npz", "evolution")[1]
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert np.array_equal(found[name], array), name
+
+
+def test_05_goes_on_dreaming_though_m_has_learnt_since(project):
+    vae = load_vae("checkpoints")[1]["fingerprint"]
+    tiny.stage(5, **DREAMT | {"generations": 2})
+    _, other = tiny.networks(seed=3)
+    save_network(dreaming_path("checkpoints"), "M", other, {"vae": vae})
+    assert "resuming at generation 2" in tiny.stage(5, **DREAMT)
+    learnt = load_arrays("checkpoints/dreamt_evolution.npz", "evolution")[1]["mean"]
+    dreaming_path("checkpoints").unlink()
+    tiny.stage(5, **DREAMT | {"name": "without"})
+    without = load_arrays("checkpoints/without_evolution.npz", "evolution")[1]["mean"]
+    assert not np.array_equal(learnt, without)
+
+
+def test_05_goes_on_the_track_from_where_it_dreamt(project):
+    tiny.stage(5, **DREAMT)
+    said = tiny.stage(
+        5, **FLAGS[5] | {"name": "dreamt", "generations": 4, "population": 8}, world="track"
+    )
+    assert "WORLD from dream to track" in said
+    rows = read_log("checkpoints/dreamt.csv")
+    assert [row["generation"] for row in rows] == [0, 1, 2, 3, 4]
+    assert rows[3]["frames"] > 0
+    assert rows[3]["dreamt"] == rows[2]["dreamt"]
+
+
+@pytest.mark.parametrize(("flags", "sentence"), [
+    ({"fitness": "duels"}, "FITNESS .* must be score in the dream"),
+    ({"own": 0.8, "failing": 0.3}, "FAILING .* must be at most"),
+    ({"start": "imitation"}, "START .* must be zeros"),
+    ({"latents": "nowhere"}, "nowhere holds no latents"),
+])  # fmt: skip
+def test_05_refuses_a_dream_that_cannot_be(project, flags, sentence):
+    before = contents(project)
+    with pytest.raises(UserError, match=sentence):
+        tiny.stage(5, **DREAMT | flags)
+    assert contents(project) == before

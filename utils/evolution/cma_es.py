@@ -116,6 +116,13 @@ class Evolution:
             self._asked = asked
         return self._asked.copy()
 
+    def draw(
+        self, rng: np.random.Generator, most_sigma: float = np.inf
+    ) -> NDArray[np.float64]:
+        """(n,) a draw from the distribution that is no candidate: nothing is told of it."""
+        scale = min(self.sigma, most_sigma) * self._es.sigma_vec.scaling
+        return self.mean + scale * rng.standard_normal(len(self._es.mean))
+
     @property
     def pairs(self) -> NDArray[np.int64]:
         """(population / 2, 2) which candidates of this generation are each other's mirror image.

@@ -20,8 +20,12 @@ COLUMNS = (
     "least_sigma",
     "most_sigma",
     "mean_rate",
-    "frames",  # since the search began
-    "mean",  # of the candidates
+    "frames",  # really driven since the search began
+    "dreamt",  # frames likewise
+    "starts",  # dreams of each candidate
+    "horizon",  # frames of each
+    "temperature",
+    "mean",  # of the candidates; in the dream, of the returns that M predicts
     "best",  # of the candidates, each on its own few tracks
     "select_mean",  # of the distribution's mean on the selection seeds, where it was measured
     "select_sd",
@@ -30,7 +34,10 @@ COLUMNS = (
     "core_hours",  # since the search began
     "seconds",  # of this row
 )
-ALWAYS = ("generation", "frames", "laps", "sigma", "core_hours", "seconds")  # in every row
+OF_BOTH = ("population", "least_sigma", "most_sigma", "mean_rate")  # settings of a plan, logged
+OF_TRACKS = (*OF_BOTH, "tracks", "scouted")
+OF_DREAMS = (*OF_BOTH, "starts", "horizon", "temperature")
+ALWAYS = ("generation", "frames", "sigma", "core_hours", "seconds")  # in every row
 
 Row = dict[str, float]
 
@@ -41,12 +48,23 @@ def of_candidates(plan: Plan, generation: int, laps: Laps) -> Row:
     new = [[lap for lap in row if lap.seed in own] for row in laps]
     scores = mean_score(new)
     return {
-        **{name: value for name, value in asdict(plan).items() if name in COLUMNS},
+        **{name: value for name, value in asdict(plan).items() if name in OF_TRACKS},
         "replayed": plan.tracks - min(map(len, new)),
         "duels": int(plan.fitness == "duels"),
         "mean": float(scores.mean()),
         "best": float(scores.max()),
         "laps": float(np.mean([lap.complete for row in new for lap in row])),
+    }
+
+
+def of_dreams(plan: Plan, returns: np.ndarray, dreamt: float) -> Row:
+    """What the candidates' dreams came to: returns (candidates, starts), in points."""
+    of_candidate = returns.mean(1)
+    return {
+        **{name: value for name, value in asdict(plan).items() if name in OF_DREAMS},
+        "dreamt": dreamt + returns.size * plan.horizon,
+        "mean": float(of_candidate.mean()),
+        "best": float(of_candidate.max()),
     }
 
 
@@ -62,7 +80,7 @@ def of_selection(laps: Sequence[Lap]) -> Row:
     }
 
 
-def status(row: Row, frames_before: float, best_score: float | None) -> str:
+def status(row: Row, new_frames: float, best_score: float | None) -> str:
     """One line on a generation: what it reached, how fast, at what cost."""
     parts = [f"generation {row['generation']}"]
     if "mean" in row:
@@ -72,10 +90,11 @@ def status(row: Row, frames_before: float, best_score: float | None) -> str:
             f"selection {row['select_mean']:.1f} ± {row['select_sd']:.1f} "
             f"(best so far {best_score:.1f})"
         )
+    if "laps" in row:
+        parts.append(f"laps {row['laps']:.1%}")
     parts += [
-        f"laps {row['laps']:.1%}",
         f"sigma {row['sigma']:.4f}",
-        f"{(row['frames'] - frames_before) / row['seconds']:,.0f} frames/s",
+        f"{new_frames / row['seconds']:,.0f} frames/s",
         f"{row['core_hours']:.2f} core-hours",
     ]
     return ", ".join(parts)

@@ -14,6 +14,7 @@ from utils.simulator import seeds
 class Plan:
     """One generation's settings; stage 05's constants of the same names say what each is for."""
 
+    world: str
     population: int
     tracks: int
     replayed: int
@@ -23,6 +24,12 @@ class Plan:
     most_sigma: float
     mean_rate: float
     fitness: str
+    starts: int
+    horizon: int
+    temperature: float
+    own: float
+    failing: float
+    averaged: int
     select_tracks: int
     select_every: int
     arithmetic: str  # in which V encodes frames on this machine
@@ -32,14 +39,14 @@ class Plan:
         """The plan that stage 05's settings make; a UserError where it cannot be driven."""
         named = SimpleNamespace(**vars(s), ARITHMETIC=arithmetic())
         plan = cls(**{field.name: getattr(named, field.name.upper()) for field in fields(cls)})
-        plan._demand_possible()
+        plan._demand_possible(s.START)
         return plan
 
     def settings(self) -> dict[str, Any]:
         """The same by the names of stage 05's constants."""
         return {name.upper(): value for name, value in asdict(self).items()}
 
-    def _demand_possible(self) -> None:
+    def _demand_possible(self, start: str) -> None:
         paired = self.fitness in PAIRED
         driven = self.tracks * (self.population // 2 if paired else 1) + self.scouted
         for possible, sentence in (
@@ -49,6 +56,12 @@ class Plan:
              f"LEAST_SIGMA (--least-sigma) must be at most MOST_SIGMA, {self.most_sigma}."),
             (not paired or self.population % 2 == 0,
              f"POPULATION (--population) must be even for {self.fitness}, not {self.population}."),
+            (self.world == "track" or self.fitness == "score",
+             "FITNESS (--fitness) must be score in the dream, where nobody duels."),
+            (self.world == "track" or start == "zeros",
+             "START (--start) must be zeros in the dream; an imitation needs real races."),
+            (self.own + self.failing <= 1,
+             f"FAILING (--failing) must be at most {1 - self.own:g}, the rest that OWN leaves."),
             (driven <= seeds.EVOLUTION_TRACKS,
              f"a generation has {seeds.EVOLUTION_TRACKS} tracks, not {driven}: lower TRACKS "
              "(--tracks) or SCOUTED (--scouted)."),

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from models.controller import parameter_count
 from utils.evolution.cma_es import Evolution
 from utils.evolution.curriculum import Driven
 from utils.evolution.history import ALWAYS, COLUMNS, Row, status
 from utils.evolution.plan import Plan
-from utils.pictures.plots import learning_curve
+from utils.pictures.plots import dream_curve, learning_curve
 from utils.racing.race import Lap
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Meter
@@ -54,6 +55,7 @@ class Search:
     best_score: float | None = None  # its mean on the selection seeds
     best_tracks: int | None = None  # so many of them
     measured_at: int | None = None  # generation of the last measurement
+    average: np.ndarray | None = None  # (n,) of the means of late, where no race measures them
     driven: Driven = field(default_factory=list)
     history: list[Row] = field(default_factory=list)  # a row a generation, or last measurement
 
@@ -74,7 +76,8 @@ class Search:
         header, arrays = load_arrays(files.state, "evolution")
         try:
             best = arrays.pop("best")
-            header |= {"evolution": Evolution.from_state(arrays), "best": best}
+            header |= {"best": best, "average": arrays.pop("average", None)}
+            header |= {"evolution": Evolution.from_state(arrays)}
             search = cls(**{f.name: header[f.name] for f in fields(cls) if f.name in header})
             search._demand_sound(parameters)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -85,7 +88,8 @@ class Search:
         return search
 
     def _demand_sound(self, parameters: int) -> None:
-        shapes = {self.best.shape, self.evolution.mean.shape}
+        average = self.evolution.mean if self.average is None else self.average
+        shapes = {self.best.shape, self.evolution.mean.shape, average.shape}
         if shapes != {(parameters,)} or self.best.dtype != np.float32:
             raise ValueError(f"its C does not have {parameters} numbers of single precision")
         self.made_from.keys()
@@ -99,7 +103,7 @@ class Search:
         measured = (self.best_score, self.best_tracks, self.measured_at)
         yield from (value for value in measured if value is not None)
         for plan in self.plans:
-            words = ("FITNESS", "ARITHMETIC")
+            words = ("FITNESS", "ARITHMETIC", "WORLD")
             yield from (plan["generation"], *(plan[name] for name in plan if name not in words))
         for track, score in self.driven:
             yield from (track, score)
@@ -157,6 +161,17 @@ class Search:
             self.keep(mean)
             self.best_score, self.best_tracks = score, len(laps)
 
+    def averaged(self, span: int) -> np.ndarray:
+        """Take the latest mean into the average of about the last `span`; returns that average.
+
+        Unless a mean is measured there is no telling good ones from bad, and one mean goes astray
+        where the average of many does not (Polyak & Juditsky, 1992).
+        """
+        mean, before = self.evolution.mean, self.average
+        share = 1 / min(span, self.evolution.generation)
+        self.average = mean if before is None else (1 - share) * before + share * mean
+        return self.average
+
     def keep(self, mean: np.ndarray) -> None:
         """From now on `mean`, for plain features, is the best."""
         self.best, self.found = mean, found_at(self.evolution.generation)
@@ -164,16 +179,23 @@ class Search:
     def note(self, generation: int, laps: Sequence[Lap], meter: Meter, came_to: Row) -> str:
         """Add a row on these laps to the history; returns the line to print on it."""
         before = self.history[-1] if self.history else self.spent
+        driven, dreamt = sum(lap.frames for lap in laps), self.dreamt
         row: Row = {
             "generation": generation,
-            "frames": before["frames"] + sum(lap.frames for lap in laps),
+            "frames": before["frames"] + driven,
+            "dreamt": dreamt,
             "sigma": self.evolution.sigma,
             "core_hours": before["core_hours"] + meter.core_hours,
             "seconds": meter.seconds,
             **came_to,
         }
         self.history.append(row)
-        return status(row, before["frames"], self.best_score)
+        return status(row, driven + row["dreamt"] - dreamt, self.best_score)
+
+    @property
+    def dreamt(self) -> float:
+        """Frames dreamt so far."""
+        return self.history[-1].get("dreamt", 0) if self.history else 0
 
     def summary(self, files: Files) -> str:
         """One sentence on what is saved."""
@@ -185,6 +207,8 @@ class Search:
         """Everything in one file, then what is derived from it: C, the log and the picture."""
         header = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays = {**header.pop("evolution").state(), "best": header.pop("best")}
+        if (average := header.pop("average")) is not None:
+            arrays["average"] = average
         save_arrays(files.state, "evolution", arrays, versions=game(), **header)
         spent = self._spent_on_best()
         save_controller(
@@ -193,7 +217,11 @@ class Search:
         )  # fmt: skip
         write_log(files.log, COLUMNS, self.history)
         if self.history:
-            learning_curve(files.picture, self.history)
+            driven = [row for row in self.history if "laps" in row]
+            if driven:
+                learning_curve(files.picture, driven)
+            else:
+                dream_curve(files.picture, self.history)
 
     def _spent_on_best(self) -> dict[str, float]:
         """The row that measured what is the best so far; where none did, the last one."""
@@ -201,6 +229,21 @@ class Search:
             if row["generation"] == self.found["generation"] and "select_mean" in row:
                 return row
         return self.history[-1] if self.history else self.spent
+
+
+def load_search(
+    checkpoints: str, name: str, vae: dict[str, Any], rnn: dict[str, Any]
+) -> Search:
+    """The search of that name, which must be there and be for this V and this M (their headers)."""
+    files = Files.of(checkpoints, name)
+    count = parameter_count(vae["sizes"]["latent_dim"], rnn["sizes"]["hidden"])
+    search = Search.load(files, count) if files.state.exists() else None
+    if search is None:
+        raise UserError(f"{files.state} is missing; {remedy(files.controller, 'C', missing=True)}.")
+    for what, header in (("vae", vae), ("rnn", rnn)):
+        if search.made_from.get(what) != header["fingerprint"]:
+            raise _unfit(files, f"belongs to a run with another {what}")
+    return search
 
 
 def found_at(generation: int) -> dict[str, Any]:

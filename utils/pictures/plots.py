@@ -215,6 +215,30 @@ def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Non
 
 
 @OUR_STYLE
+def dream_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """What the dreams of an evolution came to over the frames it has dreamt; below, its search.
+
+    Args:
+        rows: of stage 05's log: dreamt (frames so far), mean and best of the candidates' returns in
+            points a dream, and sigma.
+    """
+    dreamt = _column(rows, "dreamt")
+    figure = Figure(figsize=(8.4, 5.4), layout="constrained")
+    returns, search = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
+    _line(returns, dreamt, _column(rows, "best"), ORANGE, "best candidate")
+    _line(returns, dreamt, _column(rows, "mean"), BLUE, "mean of candidates")
+    returns.set_ylabel("return that M predicts", color=INK)
+    returns.legend(frameon=False, fontsize=9, loc="lower right")
+    _line(search, dreamt, _column(rows, "sigma"), ORANGE, "sigma")
+    search.set_ylabel("sigma", color=ORANGE)
+    search.set_ylim(bottom=0)
+    search.set_xlabel("frames dreamt", color=INK)
+    for axes in (returns, search):
+        _tidy(axes)
+    _save(figure, path)
+
+
+@OUR_STYLE
 def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
     """Maps of the worst laps (up to five), in one scale: the road, the car's trace, its mishap.
 

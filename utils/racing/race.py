@@ -96,8 +96,9 @@ class RunningRace:
         if self._teacher is not None and features is not None:
             action = self._consult(self._teacher, action, features)
         self.action = action
-        self.obs, reward, terminated, truncated, info = self._env.step(action)
-        self._score += float(reward)
+        self.obs, reward, self.terminated, truncated, info = self._env.step(action)
+        self.reward = float(reward)
+        self._score += self.reward
         self._frames += 1
         if self._race.trace:
             self._positions.append(tuple(self._car_env.car.hull.position))
@@ -105,7 +106,7 @@ class RunningRace:
         if self._car_env.tile_visited_count > self._tiles:
             self._tiles = self._car_env.tile_visited_count
             self._progress_at, self._grass_before = self._frames, self._grass
-        if terminated or truncated:
+        if self.terminated or truncated:
             self.over = True
             self._complete = bool(info.get("lap_finished", False))
         elif self._frames - self._progress_at >= self._race.patience:

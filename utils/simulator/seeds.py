@@ -11,6 +11,7 @@ ROLLOUTS = {  # of stage 01, by driver
     "autopilot": range(100_000, 1_000_000),
     "keyboard": range(1_000_000, 1_100_000),
     "random": range(1_100_000, 2_000_000),
+    "agent": range(2_000_000, 10_000_000),
 }
 IMITATION = 10_000_000  # first track of stage 05's imitation
 EVOLUTION = 100_000_000  # first track of stage 05's evolution

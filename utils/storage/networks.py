@@ -36,8 +36,9 @@ def controller_path(checkpoints: str, name: str = "controller") -> Path:
 
 
 def save_network(
-    path: Path, kind: str, network: nn.Module, made_from: dict[str, Any], *derived: Path
-) -> str:
+    path: Path, kind: str, network: nn.Module, made_from: dict[str, Any], *derived: Path,
+    **header: Any,
+) -> str:  # fmt: skip
     """Write V or M, unless it holds NaN or infinity; returns its fingerprint.
 
     What was `derived` from the network before, such as its curves, is removed: it would lie.
@@ -51,7 +52,7 @@ def save_network(
         former.unlink(missing_ok=True)
     return save_tensors(
         path, kind, network.state_dict(),
-        sizes=network.sizes, made_from=made_from, provenance=provenance(),
+        sizes=network.sizes, made_from=made_from, provenance=provenance(), **header,
     )  # fmt: skip
 
 

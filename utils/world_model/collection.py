@@ -1,6 +1,6 @@
 """Stage 01's work: which episodes to collect, and how one is driven and recorded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from utils.drivers.registry import DRIVERS
 from utils.runtime.errors import UserError
 from utils.simulator import seeds
 from utils.simulator.envs import STOCK_ID, make_env
-from utils.world_model.episodes import load_rollout, record, save_rollout
+from utils.world_model.episodes import Episode, load_rollout, record, save_rollout
 
 COLUMNS = ("seed", "score", "frames", "tiles", "total_tiles")  # of the log
 MOST_EPISODES = len(seeds.ROLLOUTS["autopilot"])  # of a driver, as many as it has tracks
@@ -22,8 +22,9 @@ class Assignment(NamedTuple):
     path: str
     driver: str
     seed: int
-    settings: dict[str, float]  # of the driver
+    settings: Mapping[str, float]  # of the driver
     env_id: str
+    parameters: np.ndarray | None = None  # of C on plain [z, h], where the agent drives
 
 
 def plan(
@@ -65,7 +66,10 @@ def is_collected(assignment: Assignment) -> bool:
     except UserError as error:
         print(f"{error} Collecting it again.")
         return False
-    return header(assignment).items() <= found.items()
+    wanted = header(assignment)
+    if assignment.driver == "agent":  # its search has gone on since
+        del wanted["settings"]
+    return wanted.items() <= found.items()
 
 
 class Collector:
@@ -110,13 +114,19 @@ def drive_by_keyboard(directory: str, episodes: int) -> Iterator[dict[str, float
 def _record_and_save(
     assignment: Assignment, env: Any, driver: Any, obs: np.ndarray
 ) -> dict[str, float]:
-    episode = record(env, driver, obs)
-    car_env = env.unwrapped
+    episode, car_env = record(env, driver, obs), env.unwrapped
+    return save(assignment, episode, car_env.tile_visited_count, len(car_env.track))
+
+
+def save(
+    assignment: Assignment, episode: Episode, tiles: int, total_tiles: int
+) -> dict[str, float]:
+    """Write an episode as it was planned; returns its row for the log."""
     summary = {
         "score": float(episode.reward.astype(float).sum()),
         "frames": len(episode.action),
-        "tiles": car_env.tile_visited_count,
-        "total_tiles": len(car_env.track),
+        "tiles": tiles,
+        "total_tiles": total_tiles,
     }
     save_rollout(Path(assignment.path), episode, **header(assignment), **summary)
     return {"seed": assignment.seed, **summary}

@@ -35,24 +35,36 @@ class Episode(NamedTuple):
     terminated: np.ndarray  # (T,) bool
 
 
+class Recorder:
+    """An episode under way."""
+
+    def __init__(self) -> None:
+        self._frames: list[tuple[np.ndarray, np.ndarray, float, bool]] = []
+
+    def note(self, frame: np.ndarray, action: np.ndarray, reward: float, ended: bool) -> None:
+        """What was seen, done, and gained by it; frame (64, 64, 3), action (3,)."""
+        self._frames.append((frame, action.copy(), reward, ended))
+
+    def episode(self, last: np.ndarray) -> Episode:
+        """The whole of it, up to the frame that was seen last."""
+        frames, actions, rewards, ends = zip(*self._frames, strict=True)
+        return Episode(
+            np.stack([*frames, last]),
+            np.array(actions, np.float32),
+            np.array(rewards, np.float32),
+            np.array(ends, bool),
+        )
+
+
 def record(env: Any, driver: Any, obs: np.ndarray) -> Episode:
     """Let `driver` drive the race that `env` has just reset to `obs`."""
-    frames, actions, rewards, ends = [shrink(obs)], [], [], []
-    over = False
+    recorder, over = Recorder(), False
     while not over:
-        action = driver.act(obs)
+        frame, action = shrink(obs), driver.act(obs)
         obs, reward, terminated, truncated, _ = env.step(action)
-        frames.append(shrink(obs))
-        actions.append(action)
-        rewards.append(reward)
-        ends.append(terminated)
+        recorder.note(frame, action, float(reward), terminated)
         over = terminated or truncated or getattr(driver, "quit", False)
-    return Episode(
-        np.stack(frames),
-        np.array(actions, np.float32),
-        np.array(rewards, np.float32),
-        np.array(ends, bool),
-    )
+    return recorder.episode(shrink(obs))
 
 
 def save_rollout(path: Path, episode: Episode, **header: Any) -> str:

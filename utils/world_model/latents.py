@@ -107,6 +107,15 @@ def load_latents(path: Path) -> Encoded:
     return header, Latents(**arrays)
 
 
+def load_of(path: Path, vae: dict[str, Any]) -> Encoded:
+    """The latents of one episode, which the V with this header must have encoded."""
+    header, latents = load_latents(path)
+    width = vae["sizes"]["latent_dim"]
+    if header["made_from"]["vae"] != vae["fingerprint"] or latents.mu.shape[1] != width:
+        raise UserError(f"{path} was encoded by another V; {ENCODE}.")
+    return header, latents
+
+
 def load_all(
     directory: str, vae: dict[str, Any], rollouts: str, workers: int
 ) -> tuple[list[Encoded], str]:
@@ -122,12 +131,9 @@ def load_all(
     """
     paths = episodes(directory, "latents")
     with ThreadPoolExecutor(workers or 1) as threads:
-        loaded = list(threads.map(load_latents, paths))
-    for path, (header, latents) in zip(paths, loaded, strict=True):
+        loaded = list(threads.map(lambda path: load_of(path, vae), paths))
+    for path, (header, _) in zip(paths, loaded, strict=True):
         found = header["made_from"]
-        width = latents.mu.shape[1]
-        if found["vae"] != vae["fingerprint"] or width != vae["sizes"]["latent_dim"]:
-            raise UserError(f"{path} was encoded by another V; {ENCODE}.")
         rollout = Path(rollouts) / path.name
         if not rollout.exists():
             continue

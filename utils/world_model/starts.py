@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +11,13 @@ from torch import Tensor
 from models.dream import World
 from utils.runtime.errors import UserError
 from utils.storage.artifacts import load_arrays, remedy, save_arrays
-from utils.world_model.latents import Latents
+from utils.world_model.latents import Latents, load_of
 
 FRAMES = 50  # that M sees of the real drive before it dreams: a second
 FILE = "starts.npz"
+NEWEST = 96  # drives of the agent, of which the older ones show a driver that it no longer is
+WITHOUT_TILE = 60  # frames; the next tile is never as far away on the road
+BEFORE = (10, 150)  # frames before a failure, at which it may still be averted
 
 
 class Starts(NamedTuple):
@@ -41,6 +44,46 @@ def start_at(latents: Latents, t: int) -> Starts:
         np.pad(latents.action[first:t], pad)[None],
         np.array([t - first]),
     )
+
+
+class Moments:
+    """All the moments of the latents in some files, read when they are asked for.
+
+    others: drives of anybody; own: of the agent, of which the latest NEWEST count.
+    vae: V's header; a UserError names the first file that another V encoded.
+    """
+
+    def __init__(self, others: Sequence[Path], own: Sequence[Path], vae: dict[str, Any]) -> None:
+        self._others, self._own, self._vae = list(others), list(own)[-NEWEST:], vae
+
+    def choose(
+        self, rng: np.random.Generator, count: int, own: float = 0.0, failing: float = 0.0
+    ) -> Starts:
+        """`count` of them at random, at any frame of any drive.
+
+        Args:
+            own: share of them out of the agent's own drives, where there are any.
+            failing: further share of them, some time before the agent came to grief.
+        """
+        return together([self._choose_one(rng, own, failing) for _ in range(count)])
+
+    def _choose_one(self, rng: np.random.Generator, own: float, failing: float) -> Starts:
+        kind = rng.random()
+        paths = self._own if self._own and kind < own + failing else self._others
+        path = paths[rng.integers(len(paths))]
+        _, latents = load_of(path, self._vae)
+        t = int(rng.integers(len(latents.action) + 1))
+        failures = _failures(latents) if paths is self._own and kind < failing else []
+        if failures:
+            t = max(0, failures[rng.integers(len(failures))] - int(rng.integers(*BEFORE)))
+        return start_at(latents, t)
+
+
+def _failures(latents: Latents) -> list[int]:
+    """After which frames no tile was visited for WITHOUT_TILE frames, or ever again."""
+    gains = np.flatnonzero(latents.reward > 0)
+    gaps = np.diff(gains, append=len(latents.reward))
+    return gains[gaps > WITHOUT_TILE].tolist()
 
 
 def together(starts: Sequence[Starts]) -> Starts:

@@ -74,8 +74,9 @@ class Training:
         network, optimizer: what is trained, with its random initial weights, and Adam on it.
         target: where the network will be saved; state, log and picture stand beside it.
         made_from: whatever decides the result; a saved state made from anything else is stale.
-        epochs: how many there are in all.
+        epochs: how many there are to come.
         title: of the picture.
+        before: the history of an earlier training that this one goes on from.
     """
 
     def __init__(
@@ -86,15 +87,17 @@ class Training:
         made_from: dict[str, Any],
         epochs: int,
         title: str = "",
+        before: Sequence[dict[str, float]] = (),
     ) -> None:
         _keep_freed_memory()
         self.network = network
-        self.history: list[dict[str, float]] = []  # a row an epoch
+        self.history = list(before)  # a row an epoch
         self.curves = (target.with_suffix(".csv"), target.with_suffix(".png"))
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self._path = state_path(target)
         self._made_from = made_from
-        self._epochs = epochs
+        self._before = len(self.history)
+        self._epochs = self._before + epochs
         self._title = title
         self._resume()
 
@@ -106,6 +109,15 @@ class Training:
             self._sums: dict[str, float] = defaultdict(float)
             self._steps = 0
             yield epoch
+
+    @property
+    def left(self) -> int:
+        """Epochs still to do."""
+        return self._epochs - len(self.history)
+
+    def progress(self, share: float) -> float:
+        """How far the training is, from 0 to 1, `share` of the present epoch being done."""
+        return (len(self.history) - self._before + share) / (self._epochs - self._before)
 
     def note(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
         """Take a step's loss into the epoch's averages; a UserError if it is NaN or infinite."""
@@ -130,7 +142,7 @@ class Training:
         row |= {f"val_{name}": value for name, value in validation.items()}
         self.history.append({**row, "seconds": seconds})
         tensors = {f"weight/{k}": v for k, v in self.network.state_dict().items()}
-        for index, state in self._optimizer.state_dict()["state"].items():
+        for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam/{index}/{k}": v for k, v in state.items()}
         save_tensors(
             self._path, STATE, tensors,
@@ -168,7 +180,7 @@ class Training:
         self._publish()  # the log may have been lost since
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        if type(saved["epoch"]) is not int or not 0 < saved["epoch"] <= self._epochs:
+        if type(saved["epoch"]) is not int or not self._before < saved["epoch"] <= self._epochs:
             raise ValueError("no such epoch")
         history = [{k: float(v) for k, v in row.items()} for row in saved["history"]]
         if [row["epoch"] for row in history] != list(range(1, saved["epoch"] + 1)):
@@ -183,8 +195,8 @@ class Training:
                 index, key = rest.split("/")
                 adam[int(index)][key] = tensor
         self.network.load_state_dict(weights)
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": dict(adam), "param_groups": groups})
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": dict(adam), "param_groups": groups})
         self.history = history
 
 

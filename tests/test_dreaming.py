@@ -1,0 +1,258 @@
+"""Driving in M's dream: the world against M itself, dreams against a plain loop, their starts."""
+
+import math
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from models.controller import squash, unpack
+from models.dream import Luck, World
+from models.mdn_rnn import MDNRNN, sample_next
+from utils.evolution.dreaming import DREAMS, Dreamer, Dreams, dream
+from utils.runtime.errors import UserError
+from utils.runtime.workers import OneAtATime, Workers
+from utils.storage.artifacts import save_arrays
+from utils.storage.provenance import game
+from utils.world_model.latents import Latents
+from utils.world_model.starts import (
+    BEFORE,
+    FRAMES,
+    NEWEST,
+    Moments,
+    Starts,
+    drawn,
+    load_starts,
+    save_starts,
+    start_at,
+    together,
+    warm_up,
+)
+
+Z, K, HORIZON = tiny.LATENT_DIM, 2, 12
+V_HEADER = {"fingerprint": "v", "sizes": {"latent_dim": Z}}
+
+
+def lucky(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(count, Z, K, generator=generator)
+    return Luck(-torch.log(-torch.log(uniform)), torch.randn(count, Z, generator=generator))
+
+
+def drive(frames, seed=0, reward=None):
+    """Made-up latents of so many actions."""
+    rng = np.random.default_rng(seed)
+    mu, logvar = rng.normal(size=(2, frames + 1, Z)).astype(np.float32)
+    rewards = np.ones(frames, np.float32) if reward is None else np.asarray(reward, np.float32)
+    return Latents(mu, logvar, rng.random((frames, 3), np.float32), rewards, np.zeros(frames, bool))
+
+
+def save_drive(path, latents, vae="v"):
+    origin = {"rollout": "r", "vae": vae, "arithmetic": "float32"}
+    save_arrays(path, "latents", latents._asdict(), made_from=origin, versions=game())
+    return path
+
+
+def some_starts(count=3):
+    return together([start_at(drive(120, seed), 10 + 30 * seed) for seed in range(count)])
+
+
+def dreams(count=5, starts=3, horizon=HORIZON):
+    parameters = np.stack([tiny.lively(seed) for seed in range(count)])
+    return Dreams(parameters, some_starts(starts), [(7, s) for s in range(starts)], horizon)
+
+
+# The world
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0, 1.5])
+def test_the_world_moves_as_m_predicts(temperature):
+    _, rnn = tiny.networks()
+    world, luck = World(rnn, temperature), lucky(6)
+    z, action, state = torch.randn(6, Z), torch.rand(6, 3), None
+    h, c = world.fresh(6)
+    for _ in range(3):
+        prediction, state = rnn(z.unsqueeze(1), action.unsqueeze(1), state)
+        h, c = world.remember(z, action, h, c)
+        imagined = world.imagine(h, luck)
+        torch.testing.assert_close(h, state[0][0])
+        log_pi, mean, log_sigma = (x[:, 0] for x in prediction[:3])
+        chance = log_pi / temperature + luck.gumbel if temperature else log_pi
+        chosen = chance.argmax(-1, keepdim=True)
+        mean, sigma = (x.gather(-1, chosen)[..., 0] for x in (mean, log_sigma.exp()))
+        expected = mean + luck.normal * sigma * math.sqrt(temperature)
+        torch.testing.assert_close(imagined.z, expected)
+        torch.testing.assert_close(imagined.reward, prediction.reward[:, 0])
+        torch.testing.assert_close(imagined.ended, prediction.terminated[:, 0].sigmoid())
+        z = imagined.z
+
+
+def test_what_the_world_draws_is_distributed_as_m_s_own_samples():
+    torch.manual_seed(0)
+    rnn = MDNRNN(Z, hidden=8, mixtures=K).requires_grad_(False)
+    rnn.mixture.weight *= 8  # so that the mixtures differ
+    h = torch.randn(1, 8).expand(100_000, 8)
+    found = World(rnn, 1.3).imagine(h, lucky(100_000)).z
+    wanted = sample_next(rnn.predict(h.unsqueeze(1)), 1.3)[:, 0]
+    for dimension in range(Z):  # Kolmogorov and Smirnov's distance of the two samples
+        both = torch.cat([found[:, dimension], wanted[:, dimension]]).argsort() < len(found)
+        share = torch.where(both, 1.0, -1.0).cumsum(0) / len(found)
+        assert share.abs().max() < 0.01
+
+
+# Dreams
+
+
+def plain_dream(rnn, dreaming, parameters, start, seed, horizon, temperature):
+    """The same by the networks themselves, one dream alone."""
+    rng = np.random.default_rng(seed)
+    before = rng.standard_normal((1, FRAMES + 1, Z), np.float32)
+    gumbel = torch.from_numpy(rng.gumbel(size=(horizon, Z, K)).astype(np.float32))
+    normal = torch.from_numpy(rng.standard_normal((horizon, Z), np.float32))
+    seen, first = drawn(start, before), FRAMES - int(start.seen[0])
+    states = [None, None]
+    if first < FRAMES:
+        action = torch.from_numpy(start.action[:, first:])
+        states = [m(seen[:, first:-1], action)[1] for m in (rnn, dreaming)]
+    z, (weights, bias), total, running = seen[:, -1], unpack(parameters), 0.0, 1.0
+    for t in range(horizon):
+        h = states[0][0][0] if states[0] else torch.zeros(1, tiny.HIDDEN)
+        raw = torch.cat([z, h], 1).numpy() @ weights.T + bias
+        action = torch.from_numpy(squash(raw.astype(np.float32)))
+        _, states[0] = rnn(z.unsqueeze(1), action.unsqueeze(1), states[0])
+        prediction, states[1] = dreaming(z.unsqueeze(1), action.unsqueeze(1), states[1])
+        chosen = (prediction.log_pi[0, 0] / temperature + gumbel[t]).argmax(-1, keepdim=True)
+        mean, log_sigma = (x[0, 0].gather(-1, chosen)[:, 0] for x in prediction[1:3])
+        z = (mean + normal[t] * log_sigma.exp() * math.sqrt(temperature)).unsqueeze(0)
+        total += running * prediction.reward.item()
+        running *= 1 - prediction.terminated.sigmoid().item()
+    return total
+
+
+@pytest.mark.parametrize("two", [False, True])
+def test_dreams_are_those_of_a_plain_loop(two):
+    rnn, other = tiny.networks(0)[1], tiny.networks(1)[1]
+    job = dreams()
+    returns = Dreamer(rnn, other if two else None, 0.9)(job)
+    assert returns.shape == (5, 3)
+    for i, parameters in enumerate(job.parameters):
+        for s, seed in enumerate(job.seeds):
+            expected = plain_dream(
+                rnn, other if two else rnn, parameters, job.starts.take([s]), seed, HORIZON, 0.9
+            )
+            assert returns[i, s] == pytest.approx(expected, abs=1e-4)
+    assert len(np.unique(returns.round(4))) == 15  # or the comparison would say little
+
+
+def test_company_order_threads_and_workers_change_no_dream():
+    _, rnn = tiny.networks()
+    job, before = dreams(count=2 * DREAMS // 3), torch.get_num_threads()
+    with Workers(0, OneAtATime, {"function": Dreamer(rnn, None, 1.0)}) as alone:
+        expected = dream(alone, job.parameters, *job[1:])
+        backwards = dream(alone, job.parameters[::-1], *job[1:])
+        few = dream(alone, job.parameters[40:43], *job[1:])
+        torch.set_num_threads(2)
+        threaded = dream(alone, job.parameters, *job[1:])
+        torch.set_num_threads(before)
+    with Workers(2, OneAtATime, {"function": Dreamer(rnn, None, 1.0)}) as pool:
+        assert np.array_equal(dream(pool, job.parameters, *job[1:]), expected)
+    assert np.array_equal(backwards[::-1], expected)
+    assert np.array_equal(few, expected[40:43])
+    assert np.array_equal(threaded, expected)
+
+
+def test_luck_is_shared_by_all_candidates_and_differs_between_starts():
+    _, rnn = tiny.networks()
+    one = start_at(drive(120), 60)
+    job = Dreams(np.stack([tiny.lively(1)] * 2), together([one, one]), [(7, 0), (7, 1)], HORIZON)
+    returns = Dreamer(rnn, None, 1.0)(job)
+    assert np.array_equal(returns[0], returns[1])
+    assert returns[0, 0] != returns[0, 1]
+
+
+def test_rewards_after_the_likely_end_hardly_count():
+    _, rnn = tiny.networks()
+    rnn.outcome.weight.zero_()
+    rnn.outcome.bias[:] = torch.tensor([2.0, math.log(0.25 / 0.75)])  # 2 points, ends with 1/4
+    returns = Dreamer(rnn, None, 1.0)(dreams())
+    assert returns == pytest.approx(2 * (1 - 0.75**HORIZON) / 0.25, rel=1e-4)
+
+
+# Where they begin
+
+
+@pytest.mark.parametrize("t", [0, 1, 30, FRAMES, 90, 120])
+def test_m_is_warmed_up_by_the_second_before(t):
+    _, rnn = tiny.networks()
+    latents = drive(120)
+    start = start_at(latents, t)
+    h, c = warm_up(World(rnn), start, drawn(start, np.zeros(start.mu.shape)))
+    first = max(0, t - FRAMES)
+    z, action = torch.from_numpy(latents.mu[first:t]), torch.from_numpy(latents.action[first:t])
+    wanted = torch.zeros(1, 1, tiny.HIDDEN), torch.zeros(1, 1, tiny.HIDDEN)
+    if t:
+        _, wanted = rnn(z.unsqueeze(0), action.unsqueeze(0))
+    torch.testing.assert_close((h, c), (wanted[0][0], wanted[1][0]))
+    assert np.array_equal(start.mu[0, -1], latents.mu[t])
+
+
+def test_what_v_saw_is_drawn_with_its_own_uncertainty():
+    start = start_at(drive(60), 55)
+    z = drawn(start, np.ones(start.mu.shape))
+    assert np.allclose(z, start.mu + np.exp(0.5 * start.logvar))
+
+
+def test_starts_come_back_and_foreign_ones_are_refused(tmp_path):
+    path, starts = tmp_path / "starts.npz", some_starts()
+    save_starts(path, starts, "v", game())
+    for name, array in load_starts(path, V_HEADER)._asdict().items():
+        assert np.array_equal(array, getattr(starts, name))
+    with pytest.raises(UserError, match=r"starts\.npz was made with another V; delete it and run"):
+        load_starts(path, V_HEADER | {"fingerprint": "w"})
+    for change in (
+        {"seen": np.array([1, 2, FRAMES + 1])}, {"seen": np.array([1, 2])},
+        {"mu": starts.mu[:, 1:]}, {"action": starts.action.astype(np.float64)},
+    ):  # fmt: skip
+        save_starts(path, Starts(**{**starts._asdict(), **change}), "v", game())
+        with pytest.raises(UserError, match=r"starts\.npz does not hold where dreams begin"):
+            load_starts(path, V_HEADER)
+
+
+def test_dreams_begin_in_own_drives_and_before_failures_as_often_as_asked(tmp_path):
+    reward = np.r_[np.ones(300), np.zeros(100)]  # a tile in every frame, until it fails
+    others = [save_drive(tmp_path / f"random_{i}.npz", drive(200, i)) for i in range(3)]
+    own = [save_drive(tmp_path / f"agent_{i}.npz", drive(400, 9, reward)) for i in range(2)]
+    where = {latents.tobytes(): t for t, latents in enumerate(drive(400, 9).mu)}
+
+    def found(own_share, failing):
+        rng = np.random.default_rng(0)
+        chosen = Moments(others, own, V_HEADER).choose(rng, 300, own_share, failing)
+        return [where[mu[-1].tobytes()] for mu in chosen.mu if mu[-1].tobytes() in where]
+
+    assert found(0, 0) == []
+    assert len(found(0.5, 0)) == pytest.approx(150, abs=35)
+    assert len(found(0.5, 0.25)) == pytest.approx(225, abs=30)
+    before = 299 - np.array(found(0, 1))
+    assert len(before) == 300
+    assert BEFORE[0] <= before.min() < 30
+    assert 130 < before.max() < BEFORE[1]
+
+
+def test_without_own_drives_dreams_begin_in_those_of_others(tmp_path):
+    others = [save_drive(tmp_path / "random_0.npz", drive(200))]
+    chosen = Moments(others, [], V_HEADER).choose(np.random.default_rng(0), 20, 0.5, 0.5)
+    assert chosen.mu.shape == (20, FRAMES + 1, Z)
+
+
+def test_old_drives_of_the_agent_are_forgotten(tmp_path):
+    own = [tmp_path / f"agent_{i}.npz" for i in range(NEWEST + 5)]
+    for path in own[5:]:
+        save_drive(path, drive(60))  # the others are not even there
+    Moments([], own, V_HEADER).choose(np.random.default_rng(0), 300, 1.0)
+
+
+def test_latents_of_another_v_are_refused(tmp_path):
+    path = save_drive(tmp_path / "x.npz", drive(60), vae="w")
+    with pytest.raises(UserError, match=r"x\.npz was encoded by another V"):
+        Moments([path], [], V_HEADER).choose(np.random.default_rng(0), 1)

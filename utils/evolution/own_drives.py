@@ -1,0 +1,64 @@
+"""The agent's own drives, recorded as stage 01 records anybody's: what M has to know of it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from models.controller import FeatureScale
+from models.mdn_rnn import MDNRNN
+from models.vae import VAE
+from utils.evolution.search import Search
+from utils.racing.agent import Races
+from utils.racing.race import Lap, Race
+from utils.simulator import seeds
+from utils.simulator.envs import shrink
+from utils.world_model.collection import Assignment, save
+from utils.world_model.episodes import Recorder
+
+PATIENCE = 100  # frames without a new tile after which a race is given up: M has seen enough grass
+
+
+def plan_drives(
+    directory: str, env_id: str, count: int, search: Search, scale: FeatureScale
+) -> list[Assignment]:
+    """`count` races on tracks of their own: in turn by C and by draws from its distribution."""
+    evolution, planned = search.evolution, []
+    for i, seed in enumerate(seeds.ROLLOUTS["agent"][:count]):
+        parameters = search.best
+        if i % 2:
+            rng = seeds.stream(seed, seeds.Draw.DRIVER)
+            parameters = scale.plain(evolution.draw(rng, search.settings["MOST_SIGMA"]))
+        path = Path(directory) / f"agent_{seed}.npz"
+        settings = {"generation": evolution.generation, "drawn": i % 2}
+        planned.append(Assignment(str(path), "agent", seed, settings, env_id, parameters))
+    return planned
+
+
+class RecordedRaces:
+    """Handler of `utils.runtime.workers`: a job is an `Assignment`, its result a log's row."""
+
+    def __init__(self, env_id: str, vae: VAE, rnn: MDNRNN) -> None:
+        self._races = Races(env_id, vae, rnn)
+        self._recorded: dict[int, tuple[Assignment, Recorder]] = {}
+
+    def start(self, job_id: int, assignment: Assignment) -> None:
+        """Begin a race."""
+        assert assignment.parameters is not None
+        self._races.start(job_id, Race(assignment.seed, assignment.parameters, PATIENCE))
+        self._recorded[job_id] = assignment, Recorder()
+
+    def advance(self) -> list[tuple[int, dict[str, float]]]:
+        """One frame of every race; those that end with it are saved."""
+        under_way = [taken for taken in self._races.running if taken]
+        seen = [shrink(race.obs) for _, race in under_way]
+        finished = dict(self._races.advance())
+        for (job_id, race), frame in zip(under_way, seen, strict=True):
+            self._recorded[job_id][1].note(frame, race.action, race.reward, race.terminated)
+        return [
+            (job_id, self._save(job_id, lap, shrink(race.obs)))
+            for job_id, race in under_way if (lap := finished.get(job_id))
+        ]  # fmt: skip
+
+    def _save(self, job_id: int, lap: Lap, last: np.ndarray) -> dict[str, float]:
+        assignment, recorder = self._recorded.pop(job_id)
+        return save(assignment, recorder.episode(last), lap.tiles, lap.total_tiles)
