@@ -7,7 +7,8 @@ Time     about 1 minute on two cores
 Run      python 01_collect_rollouts.py
          python 01_collect_rollouts.py --keyboard-episodes 3  (drive yourself, by arrow keys)
          python 01_collect_rollouts.py --agent-episodes 32    (only the agent, by the C that stage
-         05 has reached and by draws around it, to data/dream/rollouts; so learns the M that dreams)
+         05 has reached and by draws around it, to data/dream/rollouts, for the M that dreams; what
+         they come to is drawn in checkpoints/own_drives.png)
 
 Run it again to go on where it stopped, or to add episodes: what is there is kept.
 """
@@ -25,7 +26,7 @@ from models.controller import FeatureScale
 from models.inference import ROWS
 from utils.evolution.own_drives import RecordedRaces, plan_drives
 from utils.evolution.search import load_search
-from utils.pictures.plots import contact_sheet
+from utils.pictures.plots import contact_sheet, own_drives
 from utils.runtime.command_line import choice, folder, number, processes, settings, whole, word
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
@@ -73,8 +74,10 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     directory = s.OWN_ROLLOUTS if s.AGENT_EPISODES else s.ROLLOUTS
     log, picture = (directory.rstrip("/") + suffix for suffix in (".csv", ".png"))
+    curve = Path(s.CHECKPOINTS) / "own_drives.png"
     demand_writable(
         {Path(directory, "*.npz"): "rollout", Path(log): "log by seed", Path(picture): "picture"}
+        | ({curve: "picture"} if s.AGENT_EPISODES else {})
     )
     sweep(Path(log).parent, Path(log).stem)
     if s.AGENT_EPISODES:
@@ -89,6 +92,9 @@ def main(argv: list[str] | None = None) -> None:
     write_log(log, COLUMNS, [load_header(path, "rollout") for path in paths])
     samples = [load_rollout(path)[1].obs for path in paths[:: max(1, len(paths) // 8)][:8]]
     contact_sheet(picture, samples)
+    if s.AGENT_EPISODES:
+        headers = [load_header(path, "rollout") for path in paths]
+        own_drives(curve, [header for header in headers if header["driver"] == "agent"])
     following = "03_encode_dataset.py" if s.AGENT_EPISODES else "02_train_vae.py"
     print(f"{len(paths)} episodes in {directory}; next: python {following}")
 

@@ -61,4 +61,4 @@ class RecordedRaces:
 
     def _save(self, job_id: int, lap: Lap, last: np.ndarray) -> dict[str, float]:
         assignment, recorder = self._recorded.pop(job_id)
-        return save(assignment, recorder.episode(last), lap.tiles, lap.total_tiles)
+        return save(assignment, recorder.episode(last), lap.tiles, lap.total_tiles, lap.score)

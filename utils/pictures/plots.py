@@ -46,6 +46,13 @@ PAPER = (
 )
 
 
+# Who learnt CarRacing from little real driving. DreamerV3 (NaturalDreamer's, on v3, means of ten
+# episodes of training): frames, score. Dropout's Dream Land (Wellmer & Kwok, 2021; 5,120 episodes
+# of another driver): the C with the best dream, and the best of 23 that were tried on the track.
+DREAMER = ((2.4e5, 800.0), (4.9e5, 904.0))
+DREAM_LAND = ((625.0, "Dropout's Dream Land, the best dream"), (789.0, "Dream Land, the best on the track"))
+
+
 @OUR_STYLE
 def reconstructions(path: str | Path, frames: np.ndarray, decoded: np.ndarray) -> None:
     """Real frames over what V makes of them.
@@ -235,6 +242,40 @@ def dream_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> None:
     search.set_xlabel("frames dreamt", color=INK)
     for axes in (returns, search):
         _tidy(axes)
+    _save(figure, path)
+
+
+@OUR_STYLE
+def own_drives(path: str | Path, drives: Sequence[Mapping[str, Any]]) -> None:
+    """What the agent's own drives came to over the real frames that it had driven before.
+
+    Args:
+        drives: headers of rollouts in the order in which they were driven, with score, frames, and
+            settings: generation, and drawn, which is 0 for a drive of C itself.
+    """
+    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+    axes = figure.subplots()
+    before = np.cumsum([0, *(drive["frames"] for drive in drives)])
+    generation = np.array([drive["settings"]["generation"] for drive in drives])
+    drawn = np.array([drive["settings"]["drawn"] for drive in drives])
+    score = np.array([drive["score"] for drive in drives])
+    for which, colour, name in ((1, ORANGE, "draws around it"), (0, BLUE, "C (± sd)")):
+        rounds = [(generation == g) & (drawn == which) for g in np.unique(generation)]
+        rounds = [chosen for chosen in rounds if chosen.any()]
+        x = [before[chosen.argmax()] for chosen in rounds]
+        mean, sd = (np.array([f(score[c]) for c in rounds]) for f in (np.mean, np.std))
+        axes.plot(x, mean, "o-", color=colour, ms=4, lw=1.6, label=name)
+        if which == 0:
+            axes.fill_between(x, mean - sd, np.minimum(mean + sd, HIGHEST), color=BLUE, alpha=0.12)
+    for level, name in DREAM_LAND:
+        axes.axhline(level, color=GREY, lw=1, ls=":")
+        axes.annotate(name, (1, level), (-4, 3), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", ha="right", fontsize=7.5, color=GREY)  # fmt: skip
+    axes.plot(*zip(*DREAMER, strict=True), "s", color=GREY, ms=5, label="DreamerV3")
+    axes.set_xlabel("real frames that the agent has driven", color=INK)
+    axes.set_ylabel("score", color=INK)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    _tidy(axes)
     _save(figure, path)
 
 

@@ -119,11 +119,15 @@ def _record_and_save(
 
 
 def save(
-    assignment: Assignment, episode: Episode, tiles: int, total_tiles: int
-) -> dict[str, float]:
-    """Write an episode as it was planned; returns its row for the log."""
+    assignment: Assignment, episode: Episode, tiles: int, total_tiles: int,
+    score: float | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """Write an episode as it was planned; returns its row for the log.
+
+    Without a `score` it is the sum of the rewards.
+    """
     summary = {
-        "score": float(episode.reward.astype(float).sum()),
+        "score": float(episode.reward.astype(float).sum()) if score is None else score,
         "frames": len(episode.action),
         "tiles": tiles,
         "total_tiles": total_tiles,
