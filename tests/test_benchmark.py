@@ -19,6 +19,8 @@ PROMISED = {
     "physics_mismatches",
     "vae_training_over_plain",
     "encode_frames_per_s",
+    "dreamt_frames_per_s",
+    "dream_over_loop",
 }
 
 

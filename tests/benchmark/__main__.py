@@ -26,6 +26,7 @@ from utils.runtime.start import run
 import cv2
 import torch
 
+from benchmark.dreams import measure_dreams
 from benchmark.fidelity import measure_fidelity
 from benchmark.learning import measure_encoding, measure_rnn_training, measure_vae_training
 from benchmark.loop import load_networks, measure_loop, measure_parts
@@ -59,6 +60,7 @@ def measure(effort: Effort, picture: str | None) -> Figures:
         figures |= measure_loop(networks, effort)
         figures |= measure_parts(networks, effort)
         figures |= measure_workers(networks, effort)
+        figures |= measure_dreams(networks, effort)
         figures |= measure_encoding(rollouts, networks, folder / "latents")
         figures |= measure_vae_training(rollouts, effort, folder)
         figures |= measure_rnn_training(folder / "latents", effort, folder)

@@ -18,6 +18,7 @@ BARS = {  # what the simulator, the loop and the training were built to reach
     "two_workers_over_one": 1.85,
     "vae_training_over_plain": 5.0,
     "encode_frames_per_s": 8000.0,
+    "dream_over_loop": 30.0,
     "frame_psnr_db": 50.0,
     "frame_psnr_worst_db": 40.0,
     "frame_mae": 0.1,
@@ -38,6 +39,7 @@ class Effort(NamedTuple):
     physics: tuple[int, int]  # the same for states and rewards
     turns: int
     advances: int  # of the decision loop in a turn, ROWS frames each
+    dreamt: int  # frames of each dream
     races: int  # that the workers share out
     patience: int  # in these races
     frame_batch: int  # of V's training, at most
@@ -49,11 +51,11 @@ class Effort(NamedTuple):
 
 THOROUGH = Effort(
     episodes=4, frames=1000, compared=(15, 280), physics=(24, 400), turns=3, advances=700,
-    races=96, patience=PATIENCE, frame_batch=10_000, frame_batches=15, paper_batches=3,
+    dreamt=250, races=96, patience=PATIENCE, frame_batch=10_000, frame_batches=15, paper_batches=3,
     episode_batch=1000, cores=cores(),
 )  # fmt: skip
 QUICK = Effort(
-    episodes=1, frames=60, compared=(1, 60), physics=(2, 60), turns=1, advances=20,
+    episodes=1, frames=60, compared=(1, 60), physics=(2, 60), turns=1, advances=20, dreamt=3,
     races=2, patience=1, frame_batch=16, frame_batches=2, paper_batches=1,
     episode_batch=1, cores=1,
 )  # fmt: skip

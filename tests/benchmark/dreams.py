@@ -1,0 +1,101 @@
+"""Dreaming beside driving: candidates in M's dream, beside the decision loop on the track."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+
+from benchmark.loop import Networks
+from benchmark.measuring import Effort, Figures, heading, line, speed_lines, take_turns
+from models.dream import Luck, World
+from models.inference import ROWS
+from utils.evolution.dreaming import DREAMS, Dreamer, dream
+from utils.racing.agent import Races
+from utils.racing.race import Race
+from utils.runtime.workers import OneAtATime, Workers
+from utils.simulator import seeds
+from utils.simulator.envs import FAST_ID
+from utils.world_model.starts import FRAMES, Starts
+
+STARTS = 16  # dreams of a candidate, as in stage 05
+
+
+def measure_dreams(networks: Networks, effort: Effort) -> Figures:
+    """Frames dreamt on one core and on two, beside frames driven; and where their time goes."""
+    vae, rnn, parameters, _ = networks
+    races = [
+        Race(seed, parameters, effort.patience)
+        for seed in range(seeds.EVOLUTION, seeds.EVOLUTION + max(2, effort.races // 4))
+    ]
+    with ExitStack() as stack:
+
+        def driver(count: int) -> Callable[[int], int]:
+            setup = {"env_id": FAST_ID, "vae": vae, "rnn": rnn}
+            workers = stack.enter_context(Workers(count, Races, setup, slots=ROWS))
+            workers.run([Race(0, parameters, patience=1)] * ROWS * count)
+            return lambda turn: sum(lap.frames for lap in workers.run(races))
+
+        def dreamer(count: int, other: bool = False) -> Callable[[int], int]:
+            setup = {"function": Dreamer(rnn, rnn if other else None, 1.0)}
+            workers = stack.enter_context(Workers(count, OneAtATime, setup))
+            starts, luck = _starts(vae.sizes["latent_dim"]), [(0, i) for i in range(STARTS)]
+            candidates = np.tile(parameters, (2 * DREAMS // STARTS, 1))
+            dream(workers, candidates, starts, luck, 1)
+
+            def work(turn: int) -> int:
+                return dream(workers, candidates, starts, luck, effort.dreamt).size * effort.dreamt
+
+            return work
+
+        contenders = {
+            "driving: the decision loop, one worker": driver(1),
+            "dreaming, one worker": dreamer(1),
+            "  of another M than the one that C reads": dreamer(1, other=True),
+            "dreaming, two workers": dreamer(2),
+        }
+        rates = take_turns(contenders, effort.turns, time.perf_counter)
+    loop, one, _, two = contenders
+    heading(f"Dreams, {DREAMS} at once", "frames/s", "us a frame", "of driving")
+    speed_lines(rates, loop)
+    return {
+        "dreamt_frames_per_s": [rates.of(one), rates.of(two)],
+        "dream_over_loop": rates.ratio(one, loop),
+        "two_dreamers_over_one": rates.ratio(two, one),
+        **_parts(networks, effort),
+    }
+
+
+def _starts(latent_dim: int) -> Starts:
+    rng = np.random.default_rng(0)
+    mu = rng.standard_normal((STARTS, FRAMES + 1, latent_dim), np.float32)
+    action = rng.random((STARTS, FRAMES, 3), np.float32)
+    return Starts(mu, np.zeros_like(mu), action, np.full(STARTS, FRAMES))
+
+
+@torch.inference_mode()
+def _parts(networks: Networks, effort: Effort) -> Figures:
+    world, sizes = World(networks.rnn), networks.rnn.sizes
+    z, action = torch.randn(DREAMS, sizes["latent_dim"]), torch.rand(DREAMS, 3)
+    h, c = world.fresh(DREAMS)
+    shape = (DREAMS, sizes["latent_dim"], sizes["mixtures"])
+    luck = Luck(torch.randn(shape), torch.randn(shape[:2]))
+    inputs, gates = torch.cat([z, action, h], 1), 4 * sizes["hidden"]
+    weight, heads = torch.randn(inputs.shape[1], gates), torch.randn(sizes["hidden"], 3 * 160 + 2)
+    works: dict[str, Callable[[], object]] = {
+        "remember: the LSTM": lambda: world.remember(z, action, h, c),
+        "  of it the matrix product": lambda: inputs @ weight,
+        "imagine: mixtures, reward, end": lambda: world.imagine(h, luck),
+        "  of which its matrix product": lambda: h @ heads,
+    }
+    heading("... its parts", "us a frame")
+    found = {}
+    for name, work in works.items():
+        work()
+        start = time.process_time()
+        for _ in range(effort.dreamt):
+            work()
+        found[name] = 1e6 * (time.process_time() - start) / effort.dreamt / DREAMS
+        line(name, found[name])
+    return {"dream_parts_us": found}
