@@ -3,6 +3,7 @@
 Reads    data/latents/*.npz, checkpoints/vae.pt (and the headers of the rollouts, if there)
 Writes   checkpoints/mdn_rnn.pt
          checkpoints/mdn_rnn.csv and mdn_rnn.png (the learning curves)
+         checkpoints/starts.npz, real moments with which dreams begin where there is no data
          checkpoints/dream.mp4: a real drive beside M's dream of it, from the same first second
          and the same actions
 Time     about 3 minutes on two cores
@@ -31,6 +32,7 @@ from utils.storage.networks import load_vae, rnn_path, save_network
 from utils.world_model.chunks import batches, chunks
 from utils.world_model.dream import dream_film
 from utils.world_model.latents import Latents, load_all
+from utils.world_model.starts import keep_starts, starts_path
 from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
@@ -61,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     target = rnn_path(s.CHECKPOINTS)
     film = target.with_name("dream.mp4")
-    demand_writable({**outputs(target, "M"), film: "film"})
+    starts = starts_path(s.CHECKPOINTS)
+    demand_writable({**outputs(target, "M"), film: "film", starts: "starts"})
     sweep(s.CHECKPOINTS)
     vae, vae_header = load_vae(s.CHECKPOINTS)
     episodes, fingerprint = load_all(s.LATENTS, vae_header, s.ROLLOUTS, s.WORKERS)
@@ -73,6 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     film_is_due = not s.EPOCHS and not film.exists()  # no state between epochs says so
     if is_trained(target, "M", made_from) and not film_is_due:
+        keep_starts(starts, episodes[::20], vae_header, s.SEED)
         print(f"{target} is trained from these latents already; delete it to train again")
         return
 
@@ -110,6 +114,7 @@ def main(argv: list[str] | None = None) -> None:
         training.end_epoch(found, time.monotonic() - start)
 
     _measure_features(rnn, measured)
+    keep_starts(starts, episodes[::20], vae_header, s.SEED)
     save_network(target, "M", rnn, made_from, film, *([] if training.history else training.curves))
     if dream_film(film, vae, rnn, episodes[::20], s.TEMPERATURE):
         training.finish()  # and if not, the next run makes the film alone

@@ -221,7 +221,7 @@ def test_all_stages_from_an_empty_folder(tmp_path):
     made = set(contents(tmp_path))
     assert {f"checkpoints/{name}" for name in (
         "vae.pt", "vae.csv", "vae.png", "vae_frames.png", "mdn_rnn.pt", "mdn_rnn.csv",
-        "mdn_rnn.png", "dream.mp4", "controller.pt", "controller.csv", "controller.png",
+        "mdn_rnn.png", "dream.mp4", "starts.npz", "controller.pt", "controller.csv", "controller.png",
         "controller_evolution.npz", "results/latest.json", "results/latest.png",
         "pictures/best_lap.gif",
     )} | {"best_lap.mp4", "data/rollouts.csv", "data/rollouts.png", "data/latents.png"} | {

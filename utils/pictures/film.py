@@ -161,7 +161,7 @@ def race_frame(
         action: (3,) steering -1..1, gas 0..1, brake 0..1.
         score: so far.
         frame_number: of the race, at 50 a second.
-        tiles, total_tiles: visited, and of the whole lap.
+        tiles, total_tiles: visited, and of the whole lap; none in a dream.
 
     Returns:
         (720, 1280, 3) uint8.
@@ -192,10 +192,12 @@ def driving_frame(
     canvas = _driving_template().copy()
     above_bar = _image(race, "the race")[: len(race) * 7 // 8]
     _paste(canvas, above_bar, MARGIN, MARGIN, *RACE, cv2.INTER_LINEAR)
-    values = (f"{score:.1f}", f"{frame_number / FPS:.2f} s", f"{frame_number}", f"{tiles}")
+    visited = f"{tiles}" if total_tiles else "-"  # in a dream there are none
+    values = (f"{score:.1f}", f"{frame_number / FPS:.2f} s", f"{frame_number}", visited)
     for (_, left), value in zip(_READINGS, values, strict=True):
         end = _write(canvas, value, left, 690, 30, TEXT, 500)
-    _write(canvas, f" / {total_tiles}", end, 690, 18, MUTED)
+    if total_tiles:
+        _write(canvas, f" / {total_tiles}", end, 690, 18, MUTED)
     _controls(canvas, action, right=MARGIN + RACE[0], y=684, widths=(190, 120, 120))
     return canvas
 

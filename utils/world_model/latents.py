@@ -107,6 +107,15 @@ def load_latents(path: Path) -> Encoded:
     return header, Latents(**arrays)
 
 
+def demand_this_v(
+    path: Path, header: dict[str, Any], latents: Latents, vae: dict[str, Any]
+) -> None:
+    """Refuse latents that were not encoded by the V with the header `vae`."""
+    width = latents.mu.shape[1]
+    if header["made_from"]["vae"] != vae["fingerprint"] or width != vae["sizes"]["latent_dim"]:
+        raise UserError(f"{path} was encoded by another V; {ENCODE}.")
+
+
 def load_all(
     directory: str, vae: dict[str, Any], rollouts: str, workers: int
 ) -> tuple[list[Encoded], str]:
@@ -124,11 +133,8 @@ def load_all(
     with ThreadPoolExecutor(workers or 1) as threads:
         loaded = list(threads.map(load_latents, paths))
     for path, (header, latents) in zip(paths, loaded, strict=True):
-        found = header["made_from"]
-        width = latents.mu.shape[1]
-        if found["vae"] != vae["fingerprint"] or width != vae["sizes"]["latent_dim"]:
-            raise UserError(f"{path} was encoded by another V; {ENCODE}.")
-        rollout = Path(rollouts) / path.name
+        demand_this_v(path, header, latents, vae)
+        found, rollout = header["made_from"], Path(rollouts) / path.name
         if not rollout.exists():
             continue
         job = Encoding(str(rollout), str(path), vae["fingerprint"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor
 from models.dream import World
 from utils.runtime.errors import UserError
 from utils.storage.artifacts import load_arrays, remedy, save_arrays
-from utils.world_model.latents import Latents
+from utils.world_model.latents import Encoded, Latents
 
 FRAMES = 50  # that M sees of the real drive before it dreams: a second
-FILE = "starts.npz"
+MOMENTS = 64  # that ship, so that who has no data can dream: 0.8 MB
 
 
 class Starts(NamedTuple):
@@ -43,9 +43,20 @@ def start_at(latents: Latents, t: int) -> Starts:
     )
 
 
+def some_moment(latents: Latents, rng: np.random.Generator) -> Starts:
+    """A moment of an episode at random, with the whole second before it if there is one."""
+    count = len(latents.action)
+    return start_at(latents, int(rng.integers(min(FRAMES, count - 1), count)))
+
+
 def together(starts: Sequence[Starts]) -> Starts:
     """All of them as one."""
     return Starts(*(np.concatenate(arrays) for arrays in zip(*starts, strict=True)))
+
+
+def starts_path(checkpoints: str | Path) -> Path:
+    """Where the moments are kept that ship with V."""
+    return Path(checkpoints) / "starts.npz"
 
 
 @torch.inference_mode()
@@ -68,6 +79,14 @@ def drawn(starts: Starts, normal: np.ndarray) -> Tensor:
 def save_starts(path: Path, starts: Starts, vae: str, versions: dict[str, str]) -> str:
     """Write them; `vae` is V's fingerprint. Returns their own."""
     return save_arrays(path, "starts", starts._asdict(), vae=vae, versions=versions)
+
+
+def keep_starts(path: Path, episodes: Sequence[Encoded], vae: dict[str, Any], seed: int) -> None:
+    """Write MOMENTS of these episodes, drawn by `seed`; as often as it is done, the same file."""
+    rng = np.random.default_rng(seed)
+    chosen = [episodes[i * len(episodes) // MOMENTS] for i in range(MOMENTS)]
+    starts = together([some_moment(latents, rng) for _, latents in chosen])
+    save_starts(path, starts, vae["fingerprint"], episodes[0][0]["versions"])
 
 
 def load_starts(path: Path, vae: dict) -> Starts:
