@@ -6,6 +6,8 @@ Writes   data/rollouts/DRIVER_SEED.npz, one episode each: obs 64x64x3, action, r
 Time     about 1 minute on two cores
 Run      python 01_collect_rollouts.py
          python 01_collect_rollouts.py --keyboard-episodes 3  (drive yourself, by arrow keys)
+         python 01_collect_rollouts.py --env-id DreamCarRacing-v0 --keyboard-episodes 3
+         --autopilot-episodes 0 --random-episodes 0  (in M's dream; that is never saved)
 
 Run it again to go on where it stopped, or to add episodes: what is there is kept.
 """
@@ -21,13 +23,14 @@ from utils.runtime.command_line import choice, folder, number, processes, settin
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.workers import OneAtATime, Workers
-from utils.simulator.envs import ENV_IDS
+from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
 from utils.storage.artifacts import demand_writable, files, load_header, sweep
 from utils.storage.logs import write_log
 from utils.world_model.collection import (
     COLUMNS,
     MOST_EPISODES,
     Collector,
+    dream_by_keyboard,
     drive_by_keyboard,
     is_collected,
     plan,
@@ -42,9 +45,11 @@ NOISE = 0.12  # most noise on the autopilot's actions; each episode draws its ow
 DISTURBANCE = 0.006  # most disturbances a frame (a wrong action for a while), drawn likewise
 LINE_OFFSET = 4.0  # most units off the centre line that the autopilot's line takes, drawn likewise
 SLOWEST = 0.4  # least share of the road's grip that the autopilot uses; most is 0.94
-ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
+ENV_ID = "FastCarRacing-v0"  # ours, as stock's CarRacing-v3 but faster; or DreamCarRacing-v0
+TEMPERATURE = 1.0  # of the dream: 0 is the likeliest future, 1 as uncertain as M is
 WORKERS = cores()  # processes; 0 drives in this one
 ROLLOUTS = "data/rollouts"  # where the episodes go
+CHECKPOINTS = "checkpoints"  # where V and M are, for the dream alone
 # ---------------------------------------------------------------------------------
 
 
@@ -54,8 +59,12 @@ def main(argv: list[str] | None = None) -> None:
         AUTOPILOT_EPISODES=whole(0, MOST_EPISODES), RANDOM_EPISODES=whole(0, MOST_EPISODES),
         KEYBOARD_EPISODES=whole(), NOISE=number(0, 1), DISTURBANCE=number(0, 1),
         LINE_OFFSET=number(0, 5.5), SLOWEST=number(0.05, 0.94), ENV_ID=choice(*ENV_IDS),
-        WORKERS=processes(), ROLLOUTS=folder(),
+        TEMPERATURE=number(0, HOTTEST), WORKERS=processes(), ROLLOUTS=folder(),
+        CHECKPOINTS=folder(),
     )  # fmt: skip
+    if s.ENV_ID == DREAM_ID:
+        _dream(s)
+        return
     log, picture = (s.ROLLOUTS.rstrip("/") + suffix for suffix in (".csv", ".png"))
     demand_writable(
         {Path(s.ROLLOUTS, "*.npz"): "rollout", Path(log): "log by seed", Path(picture): "picture"}
@@ -102,6 +111,18 @@ def main(argv: list[str] | None = None) -> None:
     samples = [load_rollout(path)[1].obs for path in paths[:: max(1, len(paths) // 8)][:8]]
     contact_sheet(picture, samples)
     print(f"{len(paths)} episodes in {s.ROLLOUTS}; next: python 02_train_vae.py")
+
+
+def _dream(s) -> None:
+    """Let the user drive in M's dream, and keep nothing of it."""
+    if s.AUTOPILOT_EPISODES or s.RANDOM_EPISODES or not s.KEYBOARD_EPISODES:
+        raise UserError(
+            f"in {DREAM_ID} only you can drive, and nothing is recorded: a dream is no data; add "
+            "--keyboard-episodes 3 --autopilot-episodes 0 --random-episodes 0."
+        )
+    options = {"checkpoints": s.CHECKPOINTS, "temperature": s.TEMPERATURE}
+    for row in dream_by_keyboard(s.KEYBOARD_EPISODES, **options):
+        print(f"dream {row['seed']}: M expected {row['score']:.1f} in {row['frames']} frames")
 
 
 if __name__ == "__main__":

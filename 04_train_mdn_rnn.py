@@ -4,8 +4,8 @@ Reads    data/latents/*.npz, checkpoints/vae.pt (and the headers of the rollouts
 Writes   checkpoints/mdn_rnn.pt
          checkpoints/mdn_rnn.csv and mdn_rnn.png (the learning curves)
          checkpoints/starts.npz, real moments with which dreams begin where there is no data
-         checkpoints/dream.mp4: a real drive beside M's dream of it, from the same first second
-         and the same actions
+         checkpoints/dream_replay.mp4: a real drive beside M's dream of it, from the same first
+         second and the same actions, for as long as the dream holds
 Time     about 3 minutes on two cores
 Run      python 04_train_mdn_rnn.py
 
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         ROLLOUTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
     target = rnn_path(s.CHECKPOINTS)
-    film = target.with_name("dream.mp4")
+    film = target.with_name("dream_replay.mp4")
     starts = starts_path(s.CHECKPOINTS)
     demand_writable({**outputs(target, "M"), film: "film", starts: "starts"})
     sweep(s.CHECKPOINTS)

@@ -48,10 +48,11 @@ from utils.runtime.command_line import (
     word,
 )
 from utils.runtime.cores import cores
+from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock, Meter
 from utils.runtime.workers import Workers
 from utils.simulator import seeds
-from utils.simulator.envs import ENV_IDS
+from utils.simulator.envs import DREAM_ID, ENV_IDS
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import load_rnn, load_vae
 
@@ -89,6 +90,11 @@ FIXED_BY_IMITATION = ("ROUNDS", "LAPS", "TEACHER_LINE", "TEACHER_GRIP")
 
 def main(argv: list[str] | None = None) -> None:
     s = _settings(globals(), argv)
+    if s.ENV_ID == DREAM_ID:
+        raise UserError(
+            f"{DREAM_ID} shows a dream frame by frame, too slowly to train in it; leave ENV_ID as "
+            'it was and set WORLD = "dream" (--world dream).'
+        )
     vae, vae_header = load_vae(s.CHECKPOINTS)
     rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
     files, rounds = Files.of(s.CHECKPOINTS, s.NAME), Path(s.IMITATION) / s.NAME

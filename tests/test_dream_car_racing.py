@@ -11,7 +11,7 @@ import tiny
 import torch
 from gymnasium.error import InvalidAction
 from gymnasium.utils.env_checker import check_env
-from stages import replace_m, replace_v
+from stages import expect_the_end, replace_m, replace_v
 
 from models.mdn_rnn import LOG_SIGMA_RANGE
 from models.vae import decoded
@@ -19,7 +19,7 @@ from utils.runtime.errors import UserError
 from utils.simulator.envs import DREAM_ID, MAX_FRAMES, enlarge, make_env, shrink
 from utils.simulator.road import road_of
 from utils.storage.artifacts import load_arrays, save_arrays
-from utils.storage.networks import dreaming_path, load_rnn, load_vae, rnn_path, save_network
+from utils.storage.networks import dreaming_path, load_rnn, load_vae, rnn_path
 from utils.world_model.latents import load_latents
 from utils.world_model.starts import FRAMES, MOMENTS, load_starts, some_moment, start_at
 
@@ -44,19 +44,10 @@ def same(one, other):
     )
 
 
-def expecting_the_end(logit, reward=0.0):
-    """M, on disk, always gives the end the same probability, and all rewards so much more."""
-    _, vae = load_vae("checkpoints")
-    rnn, _ = load_rnn("checkpoints", vae["fingerprint"])
-    rnn.outcome.weight[1] = 0
-    rnn.outcome.bias[:] = torch.tensor([rnn.outcome.bias[0] + reward, logit])
-    return rnn, {"vae": vae["fingerprint"]}
-
-
 @pytest.fixture
 def endless(project):
     """The project with an M that never expects the end."""
-    save_network(rnn_path("checkpoints"), "M", *expecting_the_end(-100.0))
+    expect_the_end(rnn_path("checkpoints"), -100.0)
 
 
 # What is dreamt
@@ -155,7 +146,7 @@ def test_at_temperature_0_nothing_is_drawn(endless, temperature):
 
 def test_at_temperature_0_the_end_is_no_lottery_either(project):
     for logit, over in ((-1.0, False), (1.0, True)):
-        save_network(rnn_path("checkpoints"), "M", *expecting_the_end(logit))
+        expect_the_end(rnn_path("checkpoints"), logit)
         env = make_env(DREAM_ID, temperature=0)
         for seed in range(20):
             env.reset(seed=seed)
@@ -164,7 +155,7 @@ def test_at_temperature_0_the_end_is_no_lottery_either(project):
 
 def test_the_dream_is_in_the_m_that_goes_on_learning(endless):
     before = dream(make_env(DREAM_ID), 3)
-    save_network(dreaming_path("checkpoints"), "M", *expecting_the_end(-100.0, reward=1.0))
+    expect_the_end(dreaming_path("checkpoints"), -100.0, reward=1.0)
     after = dream(make_env(DREAM_ID), 3)
     for (_, reward, *_), (_, other, *_) in zip(before[1:], after[1:], strict=True):
         assert other == pytest.approx(reward + 1, abs=1e-5)

@@ -1,5 +1,6 @@
 """Stage 01 on small settings: which episodes it collects, and what their files hold."""
 
+import contextlib
 import importlib.metadata
 import shutil
 
@@ -10,13 +11,15 @@ from stages import (
     EPISODES,
     FLAGS,
     contents,
+    expect_the_end,
     picture,
 )
 
 from utils.runtime.errors import UserError
-from utils.simulator.envs import FAST_ID, make_env, shrink
+from utils.simulator.envs import DREAM_ID, FAST_ID, make_env, shrink
 from utils.storage.artifacts import load_header
 from utils.storage.logs import read_log
+from utils.storage.networks import rnn_path
 from utils.world_model.episodes import load_rollout
 
 
@@ -116,3 +119,51 @@ def test_01_gives_the_same_files_for_any_number_of_workers(finished, project, wo
     tiny.stage(1, **FLAGS[1] | {"workers": workers})
     expected = contents(finished.folder / "data" / "rollouts")
     assert contents(project / "data" / "rollouts") == expected
+
+
+# In the dream
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"autopilot_episodes": 0, "random_episodes": 0},
+        {"autopilot_episodes": 0, "keyboard_episodes": 1},
+        {"random_episodes": 0, "keyboard_episodes": 1},
+    ],
+)
+def test_01_records_nothing_in_the_dream(project, flags):
+    before = contents(project)
+    with pytest.raises(UserError, match=r"only you can.*--keyboard-episodes 3.*0\.$") as error:
+        tiny.stage(1, env_id=DREAM_ID, workers=0, **flags)
+    assert "\n" not in str(error.value)
+    assert contents(project) == before
+
+
+class Held:
+    """Stands in for the keyboard: half gas for three frames, and Esc."""
+
+    def __init__(self, env, window):
+        self._env, self._frames, self.quit = env, 0, False
+        assert env.unwrapped.render().shape == (400, 600, 3)
+
+    def act(self, obs):
+        self._frames += 1
+        self.quit = self._frames == 3
+        return tiny.STRAIGHT_ON_ACTION
+
+
+def test_01_lets_the_user_drive_in_the_dream_and_keeps_nothing_of_it(project, monkeypatch):
+    monkeypatch.setattr("utils.drivers.keyboard.Keyboard", Held)
+    monkeypatch.setattr("utils.drivers.keyboard.Window", contextlib.nullcontext)
+    expect_the_end(rnn_path("checkpoints"), -100.0)
+    before = contents(project)
+    flags = {"keyboard_episodes": 2, "autopilot_episodes": 0, "random_episodes": 0}
+    said = tiny.stage(1, env_id=DREAM_ID, temperature=0.5, workers=0, **flags)
+    assert contents(project) == before
+    env = make_env(DREAM_ID, temperature=0.5)
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(tiny.STRAIGHT_ON_ACTION)
+    assert said == f"dream 0: M expected {env.unwrapped.reward:.1f} in 3 frames\n"

@@ -15,7 +15,7 @@ from utils.racing.agent import Races
 from utils.racing.race import Race
 from utils.runtime.errors import UserError
 from utils.simulator import seeds
-from utils.simulator.envs import FAST_ID, STOCK_ID, make_env
+from utils.simulator.envs import DREAM_ID, FAST_ID, STOCK_ID, make_env
 from utils.storage.artifacts import load_arrays, load_header, save_arrays
 from utils.storage.logs import read_log
 from utils.storage.networks import load_agent, load_controller
@@ -261,3 +261,10 @@ def test_05_imitates_first_and_does_not_repeat_finished_rounds(project):
     assert np.array_equal(load_agent("checkpoints", "pupil").parameters, agent.parameters)
     after = [p.stat().st_mtime_ns for p in sorted((project / "data/imitation/pupil").iterdir())]
     assert after == times
+
+
+def test_05_names_the_world_in_which_to_train_on_dreams(project):
+    before = contents(project)
+    with pytest.raises(UserError, match=r'too slowly.* WORLD = "dream" \(--world dream\)\.$'):
+        tiny.stage(5, **FLAGS[5] | {"env_id": DREAM_ID})
+    assert contents(project) == before

@@ -26,7 +26,7 @@ NONSENSE = [
 ]  # fmt: skip
 IN_THE_WAY = [
     (1, "data/rollouts.csv"), (2, "checkpoints/vae.csv"), (2, "checkpoints/vae_frames.png"),
-    (3, "data/latents.png"), (4, "checkpoints/mdn_rnn.pt"), (4, "checkpoints/dream.mp4"),
+    (3, "data/latents.png"), (4, "checkpoints/mdn_rnn.pt"), (4, "checkpoints/dream_replay.mp4"),
     (5, "checkpoints/controller.csv"), (5, "checkpoints/controller_evolution.npz"),
     (6, "checkpoints/results/latest.json"), (6, "best_lap.mp4"),
 ]  # fmt: skip

@@ -63,6 +63,11 @@ class Lap:
     track: np.ndarray | None = None  # (total_tiles, 2) centre points, with a trace
     missed: list[int] | None = None  # tiles never touched, with a trace
 
+    @property
+    def dreamt(self) -> bool:
+        """Whether there was no track."""
+        return not self.total_tiles
+
 
 class RunningRace:
     """One race under way: it drives on frame by frame, and keeps count."""
@@ -97,8 +102,9 @@ class RunningRace:
         if self._teacher is not None and features is not None:
             action = self._consult(self._teacher, action, features)
         self.action = action
-        self.obs, reward, terminated, truncated, info = self._env.step(action)
-        self._score += float(reward)
+        self.obs, reward, terminated, truncated, self.info = self._env.step(action)
+        self.reward = float(reward)
+        self._score += self.reward
         self._frames += 1
         if self._race.trace:
             self._positions.append(self._road.position)
@@ -108,7 +114,7 @@ class RunningRace:
             self._progress_at, self._grass_before = self._frames, self._grass
         if terminated or truncated:
             self.over = True
-            self._complete = bool(info.get("lap_finished", False))
+            self._complete = bool(self.info.get("lap_finished", False))
         elif self._frames - self._progress_at >= self._race.patience:
             self.over = True
             self._score -= FRAME_COST * (MAX_FRAMES - self._frames)

@@ -17,7 +17,7 @@ from gymnasium.error import InvalidAction
 from models.dream import Luck, World
 from models.vae import decoded
 from utils.runtime.errors import UserError
-from utils.simulator.envs import enlarge
+from utils.simulator.envs import HOTTEST, enlarge
 from utils.storage.artifacts import files
 from utils.storage.networks import load_dreaming, load_vae
 from utils.world_model.latents import demand_this_v, load_latents
@@ -31,7 +31,6 @@ from utils.world_model.starts import (
 )
 
 RENDERED = (600, 400)  # width and height of a picture, as stock's
-HOTTEST = 10.0
 LEAST, MOST = np.array([-1, 0, 0], np.float32), np.ones(3, np.float32)  # of an action
 
 
