@@ -1,6 +1,6 @@
 """Stage 01: drive, and record what the car sees.
 
-Reads    nothing
+Reads    nothing (in the dream: V, M, and data/latents or checkpoints/starts.npz to begin with)
 Writes   data/rollouts/DRIVER_SEED.npz, one episode each: obs 64x64x3, action, reward, terminated
          data/rollouts.csv, a line for every episode; data/rollouts.png, what they look like
 Time     about 1 minute on two cores
@@ -117,8 +117,8 @@ def _dream(s) -> None:
     """Let the user drive in M's dream, and keep nothing of it."""
     if s.AUTOPILOT_EPISODES or s.RANDOM_EPISODES or not s.KEYBOARD_EPISODES:
         raise UserError(
-            f"in {DREAM_ID} only you can drive, and nothing is recorded: a dream is no data; add "
-            "--keyboard-episodes 3 --autopilot-episodes 0 --random-episodes 0."
+            f"in {DREAM_ID} (--env-id) only you can drive, and nothing is recorded, since a dream is "
+            "no data; add --keyboard-episodes 3 --autopilot-episodes 0 --random-episodes 0."
         )
     options = {"checkpoints": s.CHECKPOINTS, "temperature": s.TEMPERATURE}
     for row in dream_by_keyboard(s.KEYBOARD_EPISODES, **options):

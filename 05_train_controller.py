@@ -92,8 +92,8 @@ def main(argv: list[str] | None = None) -> None:
     s = _settings(globals(), argv)
     if s.ENV_ID == DREAM_ID:
         raise UserError(
-            f"{DREAM_ID} shows a dream frame by frame, too slowly to train in it; leave ENV_ID as "
-            'it was and set WORLD = "dream" (--world dream).'
+            f"{DREAM_ID} shows a dream frame by frame, too slowly to train in it; leave ENV_ID "
+            '(--env-id) as it was and set WORLD = "dream" (--world dream).'
         )
     vae, vae_header = load_vae(s.CHECKPOINTS)
     rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])

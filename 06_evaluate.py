@@ -1,6 +1,7 @@
 """Stage 06: drive, score and film the agent on the stock CarRacing-v3.
 
 Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt, checkpoints/controller.pt
+         (in the dream: also data/latents or checkpoints/starts.npz, to begin with)
 Writes   checkpoints/results/NAME.json (every race, and where the figures come from)
          checkpoints/results/NAME.png (maps of the worst five laps)
          best_lap.mp4 (the best race, beside what V sees and what M expects next)
