@@ -117,8 +117,8 @@ def _dream(s) -> None:
     """Let the user drive in M's dream, and keep nothing of it."""
     if s.AUTOPILOT_EPISODES or s.RANDOM_EPISODES or not s.KEYBOARD_EPISODES:
         raise UserError(
-            f"in {DREAM_ID} (--env-id) only you can drive, and nothing is recorded, since a dream is "
-            "no data; add --keyboard-episodes 3 --autopilot-episodes 0 --random-episodes 0."
+            f"in {DREAM_ID} (--env-id) only you can drive, and nothing is recorded, since a dream "
+            "is no data; add --keyboard-episodes 3 --autopilot-episodes 0 --random-episodes 0."
         )
     options = {"checkpoints": s.CHECKPOINTS, "temperature": s.TEMPERATURE}
     for row in dream_by_keyboard(s.KEYBOARD_EPISODES, **options):

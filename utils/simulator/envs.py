@@ -24,7 +24,7 @@ gym.register(
 )
 gym.register(
     id=DREAM_ID,
-    entry_point="utils.world_model.dream_car_racing:DreamCarRacing",
+    entry_point="utils.world_model.dream_car_racing:DreamCarRacing",  # loaded when it is made
     max_episode_steps=MAX_FRAMES,
 )
 
