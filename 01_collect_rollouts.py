@@ -1,6 +1,6 @@
 """Stage 01: drive, and record what the car sees.
 
-Reads    nothing
+Reads    nothing (in the dream: V, M, and data/latents or checkpoints/starts.npz to begin with)
 Writes   data/rollouts/DRIVER_SEED.npz, one episode each: obs 64x64x3, action, reward, terminated
          data/rollouts.csv, a line for every episode; data/rollouts.png, what they look like
 Time     about 1 minute on two cores
@@ -9,6 +9,8 @@ Run      python 01_collect_rollouts.py
          python 01_collect_rollouts.py --agent-episodes 32    (only the agent, by the C that stage
          05 has reached and by draws around it, to data/dream/rollouts, for the M that dreams; what
          they come to is drawn in checkpoints/own_drives.png)
+         python 01_collect_rollouts.py --env-id DreamCarRacing-v0 --keyboard-episodes 3
+         --autopilot-episodes 0 --random-episodes 0  (in M's dream; that is never saved)
 
 Run it again to go on where it stopped, or to add episodes: what is there is kept.
 """
@@ -31,7 +33,7 @@ from utils.runtime.command_line import choice, folder, number, processes, settin
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.workers import OneAtATime, Workers
-from utils.simulator.envs import ENV_IDS
+from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
 from utils.storage.artifacts import demand_writable, files, load_header, sweep
 from utils.storage.logs import write_log
 from utils.storage.networks import load_rnn, load_vae
@@ -39,6 +41,7 @@ from utils.world_model.collection import (
     COLUMNS,
     MOST_EPISODES,
     Collector,
+    dream_by_keyboard,
     drive_by_keyboard,
     is_collected,
     plan,
@@ -54,12 +57,13 @@ NOISE = 0.12  # most noise on the autopilot's actions; each episode draws its ow
 DISTURBANCE = 0.006  # most disturbances a frame (a wrong action for a while), drawn likewise
 LINE_OFFSET = 4.0  # most units off the centre line that the autopilot's line takes, drawn likewise
 SLOWEST = 0.4  # least share of the road's grip that the autopilot uses; most is 0.94
-ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
+ENV_ID = "FastCarRacing-v0"  # ours, as stock's CarRacing-v3 but faster; or DreamCarRacing-v0
+TEMPERATURE = 1.0  # of the dream: 0 is the likeliest future, 1 as uncertain as M is
 WORKERS = cores()  # processes; 0 drives in this one
 ROLLOUTS = "data/rollouts"  # where the episodes go
 OWN_ROLLOUTS = "data/dream/rollouts"  # where the agent's go
-CHECKPOINTS = "checkpoints"  # where the agent is
-CONTROLLER = "controller"  # which C of it drives
+CHECKPOINTS = "checkpoints"  # where the agent is, or the M that dreams
+CONTROLLER = "controller"  # which C of the agent drives
 # ---------------------------------------------------------------------------------
 
 
@@ -69,9 +73,13 @@ def main(argv: list[str] | None = None) -> None:
         AUTOPILOT_EPISODES=whole(0, MOST_EPISODES), RANDOM_EPISODES=whole(0, MOST_EPISODES),
         KEYBOARD_EPISODES=whole(), NOISE=number(0, 1), DISTURBANCE=number(0, 1),
         LINE_OFFSET=number(0, 5.5), SLOWEST=number(0.05, 0.94), ENV_ID=choice(*ENV_IDS),
-        WORKERS=processes(), AGENT_EPISODES=whole(0, MOST_EPISODES), ROLLOUTS=folder(),
-        OWN_ROLLOUTS=folder(), CHECKPOINTS=folder(), CONTROLLER=word(),
+        TEMPERATURE=number(0, HOTTEST), WORKERS=processes(), ROLLOUTS=folder(),
+        AGENT_EPISODES=whole(0, MOST_EPISODES), OWN_ROLLOUTS=folder(), CHECKPOINTS=folder(),
+        CONTROLLER=word(),
     )  # fmt: skip
+    if s.ENV_ID == DREAM_ID:
+        _dream(s)
+        return
     directory = s.OWN_ROLLOUTS if s.AGENT_EPISODES else s.ROLLOUTS
     log, picture = (directory.rstrip("/") + suffix for suffix in (".csv", ".png"))
     curve = Path(s.CHECKPOINTS) / "own_drives.png"
@@ -157,6 +165,18 @@ def drive(pool: Workers, missing: Sequence[Any]) -> None:
 
         with pool as workers:
             workers.run(missing, on_result=note)
+
+
+def _dream(s) -> None:
+    """Let the user drive in M's dream, and keep nothing of it."""
+    if s.AUTOPILOT_EPISODES or s.RANDOM_EPISODES or not s.KEYBOARD_EPISODES:
+        raise UserError(
+            f"in {DREAM_ID} (--env-id) only you can drive, and nothing is recorded, since a dream "
+            "is no data; add --keyboard-episodes 3 --autopilot-episodes 0 --random-episodes 0."
+        )
+    options = {"checkpoints": s.CHECKPOINTS, "temperature": s.TEMPERATURE}
+    for row in dream_by_keyboard(s.KEYBOARD_EPISODES, **options):
+        print(f"dream {row['seed']}: M expected {row['score']:.1f} in {row['frames']} frames")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Reads    data/latents/*.npz, checkpoints/vae.pt (and the headers of the rollouts, if there)
 Writes   checkpoints/mdn_rnn.pt
          checkpoints/mdn_rnn.csv and mdn_rnn.png (the learning curves)
-         checkpoints/dream.mp4: a real drive beside M's dream of it, from the same first second
-         and the same actions
+         checkpoints/starts.npz, real moments with which dreams begin where there is no data
+         checkpoints/dream_replay.mp4: a real drive beside M's dream of it, from the same first
+         second and the same actions, for as long as the dream holds
 Time     about 3 minutes on two cores
 Run      python 04_train_mdn_rnn.py
          python 04_train_mdn_rnn.py --drives 32  (goes on with the agent's own drives: reads
@@ -41,6 +42,7 @@ from utils.world_model.chunks import batches, chunks
 from utils.world_model.dream import dream_film
 from utils.world_model.episodes import episodes
 from utils.world_model.latents import Latents, load_all, load_of
+from utils.world_model.starts import keep_starts, starts_path
 from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
@@ -80,8 +82,9 @@ def main(argv: list[str] | None = None) -> None:
         go_on(s)
         return
     target = rnn_path(s.CHECKPOINTS)
-    film = target.with_name("dream.mp4")
-    demand_writable({**outputs(target, "M"), film: "film"})
+    film = target.with_name("dream_replay.mp4")
+    starts = starts_path(s.CHECKPOINTS)
+    demand_writable({**outputs(target, "M"), film: "film", starts: "starts"})
     sweep(s.CHECKPOINTS)
     vae, vae_header = load_vae(s.CHECKPOINTS)
     encoded, fingerprint = load_all(s.LATENTS, vae_header, s.ROLLOUTS, s.WORKERS)
@@ -93,6 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     film_is_due = not s.EPOCHS and not film.exists()  # no state between epochs says so
     if is_trained(target, "M", made_from) and not film_is_due:
+        keep_starts(starts, episodes[::20], vae_header, s.SEED)
         print(f"{target} is trained from these latents already; delete it to train again")
         return
 
@@ -108,6 +112,7 @@ def main(argv: list[str] | None = None) -> None:
 
     fit(rnn, training, train, validation, s, s.LEARNING_RATE)
     _measure_features(rnn, measured)
+    keep_starts(starts, encoded[::20], vae_header, s.SEED)
     save_network(target, "M", rnn, made_from, film, *([] if training.history else training.curves))
     if dream_film(film, vae, rnn, encoded[::20], s.TEMPERATURE):
         training.finish()  # and if not, the next run makes the film alone

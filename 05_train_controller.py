@@ -53,15 +53,15 @@ from utils.runtime.command_line import (
     word,
 )
 from utils.runtime.cores import cores
+from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock, Meter
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator import seeds
-from utils.simulator.envs import ENV_IDS, MAX_FRAMES
+from utils.simulator.envs import DREAM_ID, ENV_IDS, MAX_FRAMES
 from utils.storage import artifacts
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import load_dreaming, load_rnn, load_vae
-from utils.world_model.episodes import episodes
-from utils.world_model.starts import Moments
+from utils.world_model.starts import Moments, load_starts, starts_path
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
 START = "imitation"  # "zeros" is the paper's; "imitation" first copies the autopilot
@@ -106,6 +106,11 @@ FIXED_BY_IMITATION = ("ROUNDS", "LAPS", "TEACHER_LINE", "TEACHER_GRIP")
 
 def main(argv: list[str] | None = None) -> None:
     s = _settings(globals(), argv)
+    if s.ENV_ID == DREAM_ID:
+        raise UserError(
+            f"{DREAM_ID} shows a dream frame by frame, too slowly to train in it; leave ENV_ID "
+            '(--env-id) as it was and set WORLD = "dream" (--world dream).'
+        )
     vae, vae_header = load_vae(s.CHECKPOINTS)
     rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
     files, rounds = Files.of(s.CHECKPOINTS, s.NAME), Path(s.IMITATION) / s.NAME
@@ -234,7 +239,9 @@ def _dream(
 ) -> tuple[MDNRNN | None, Moments]:
     dreaming, header = load_dreaming(s.CHECKPOINTS, vae["fingerprint"])
     other = dreaming if header["fingerprint"] != rnn["fingerprint"] else None
-    return other, Moments(episodes(s.LATENTS, "latents"), artifacts.files(s.OWN_LATENTS), vae)
+    others, own = artifacts.files(s.LATENTS), artifacts.files(s.OWN_LATENTS)
+    kept = None if others else load_starts(starts_path(s.CHECKPOINTS), vae)
+    return other, Moments(others, own, vae, kept)
 
 
 def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace:

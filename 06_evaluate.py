@@ -1,6 +1,7 @@
 """Stage 06: drive, score and film the agent on the stock CarRacing-v3.
 
 Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt, checkpoints/controller.pt
+         (in the dream: also data/latents or checkpoints/starts.npz, to begin with)
 Writes   checkpoints/results/NAME.json (every race, and where the figures come from)
          checkpoints/results/NAME.png (maps of the worst five laps)
          best_lap.mp4 (the best race, beside what V sees and what M expects next)
@@ -9,11 +10,15 @@ Time     about 1 minute on two cores; 100 tracks take 6
 Run      python 06_evaluate.py
          python 06_evaluate.py --episodes 100 --name shipped     (the README's table)
          python 06_evaluate.py --driver autopilot --episodes 100 --name autopilot
+         python 06_evaluate.py --env-id DreamCarRacing-v0 --name dream
+         (the agent drives in its dream: there is no map, and the film of the best dream is
+         checkpoints/dream.mp4, beside a real race of the same agent)
 """
 
 from utils.runtime.start import run
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -23,7 +28,7 @@ from utils.drivers.registry import DRIVERS
 from utils.pictures.plots import worst_laps
 from utils.racing.agent import Races
 from utils.racing.driver_races import DriverRaces
-from utils.racing.evaluation import film, save_report, sentence
+from utils.racing.evaluation import film, film_dream, save_report, sentence
 from utils.racing.race import Race
 from utils.runtime.command_line import (
     choice,
@@ -40,14 +45,15 @@ from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Meter
 from utils.runtime.workers import OneAtATime, Workers
-from utils.simulator.envs import ENV_IDS
+from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
 from utils.storage.artifacts import demand_writable, sweep
-from utils.storage.networks import TrainedAgent, load_agent
+from utils.storage.networks import TrainedAgent, load_agent, load_dreaming, load_vae
 
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----
 EPISODES = 10  # tracks to drive, as CAR RACER-v3 VMC reports; 100 for the table
 FIRST_SEED = 0  # of the tracks; 0-99 are for reports, nothing is trained on them
-ENV_ID = "CarRacing-v3"  # the stock environment, on which scores are reported
+ENV_ID = "CarRacing-v3"  # stock's, on which scores are reported; DreamCarRacing-v0 is M's dream
+TEMPERATURE = 1.0  # of the dream: 0 is the likeliest future, 1 as uncertain as M is
 DRIVER = "agent"  # or "autopilot" or "random", to compare with
 LINE_OFFSET = 2.5  # units off the centre line that the autopilot's line may take
 GRIP = 0.94  # share of the road's grip that the autopilot uses
@@ -64,24 +70,31 @@ def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
         EPISODES=whole(1, 1_000_000), FIRST_SEED=seed(), ENV_ID=choice(*ENV_IDS),
-        DRIVER=choice("agent", *DRIVERS),
+        TEMPERATURE=number(0, HOTTEST), DRIVER=choice("agent", *DRIVERS),
         LINE_OFFSET=number(0, 5.5), GRIP=number(0.05, 1), CONTROLLER=word(),
         LOOK_EVERY=whole(1, 1000), NAME=word(), FILM=film_name(),
         WORKERS=processes(), CHECKPOINTS=folder(),
     )  # fmt: skip
+    dreams = s.ENV_ID == DREAM_ID
+    if dreams and s.DRIVER == "autopilot":
+        raise UserError(
+            f"the autopilot reads the track, and in {DREAM_ID} there is none; let the agent or the "
+            "random driver drive there (--driver agent)."
+        )
     report = Path(s.CHECKPOINTS) / "results" / f"{s.NAME}.json"
+    maps = report.with_suffix(".png")
     filmed = s.DRIVER == "agent" and s.FILM != "none"
+    shown = Path(s.CHECKPOINTS) / "dream.mp4" if dreams else Path(s.FILM)
     moving = Path(s.CHECKPOINTS) / "pictures" / Path(s.FILM).with_suffix(".gif")
-    kinds = {report: "report", report.with_suffix(".png"): "picture"}
-    films = {Path(s.FILM): "film", moving: "moving picture"}
-    demand_writable(kinds | (films if filmed else {}))
+    films = {shown: "film"} | ({} if dreams else {moving: "moving picture"})
+    demand_writable({report: "report", maps: "picture"} | (films if filmed else {}))
     sweep(report.parent)
     sweep(moving.parent)
-    sweep(Path(s.FILM).parent, Path(s.FILM).stem)
+    sweep(shown.parent, shown.stem)
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None
     parameters = agent.parameters if agent else np.zeros(0)
     seeds = range(s.FIRST_SEED, s.FIRST_SEED + s.EPISODES)
-    races = [Race(seed, parameters, trace=True, look_every=s.LOOK_EVERY) for seed in seeds]
+    races = [Race(seed, parameters, trace=not dreams, look_every=s.LOOK_EVERY) for seed in seeds]
 
     with (
         tqdm(total=len(races), desc="racing", unit="race") as bar,
@@ -94,31 +107,54 @@ def main(argv: list[str] | None = None) -> None:
         made_from |= {**agent.origin, "look_every": s.LOOK_EVERY}
     elif s.DRIVER == "autopilot":
         made_from |= _autopilot(s)
+    if dreams:
+        made_from |= _dream(s)
+        maps.unlink(missing_ok=True)  # of other races, under the same name
     save_report(report, laps, made_from, meter.seconds, meter.processor_seconds)
     print(f"{sentence(laps)}; every race is in {report}")
-    worst_laps(report.with_suffix(".png"), [vars(lap) for lap in laps])
+    if not dreams:
+        worst_laps(maps, [vars(lap) for lap in laps])
 
     if agent and filmed:
         best = max(laps, key=lambda lap: lap.score)
         try:
-            made = film(Path(s.FILM), moving, s.ENV_ID, agent, best, s.LOOK_EVERY)
+            if dreams:
+                made = film_dream(shown, _options(s), agent, best, s.LOOK_EVERY)
+            else:
+                made = film(shown, moving, s.ENV_ID, agent, best, s.LOOK_EVERY)
         except (OSError, UserError) as error:
             raise UserError(f"no film: {error} The scores are safe in {report}.") from error
         if made:
-            print(f"{s.FILM} shows the best one: track {best.seed}, score {best.score:.1f}")
+            what = "dream" if dreams else "track"
+            print(f"{shown} shows the best one: {what} {best.seed}, score {best.score:.1f}")
 
 
 def _autopilot(s) -> dict[str, float]:
     return {"line_offset": s.LINE_OFFSET, "grip": s.GRIP}
 
 
+def _options(s) -> dict[str, Any]:
+    """Of the environment."""
+    if s.ENV_ID != DREAM_ID:
+        return {}
+    return {"checkpoints": s.CHECKPOINTS, "temperature": s.TEMPERATURE}
+
+
+def _dream(s) -> dict[str, Any]:
+    """Which V and M were dreamt in, and how."""
+    _, vae = load_vae(s.CHECKPOINTS)
+    _, rnn = load_dreaming(s.CHECKPOINTS, vae["fingerprint"])
+    marks = {"vae": vae["fingerprint"], "dreaming_rnn": rnn["fingerprint"]}
+    return {**marks, "temperature": s.TEMPERATURE}
+
+
 def _workers(s, agent: TrainedAgent | None) -> Workers:
     workers = min(s.WORKERS, s.EPISODES)
     if agent is None:
         settings = _autopilot(s) if s.DRIVER == "autopilot" else {}
-        setup = {"function": DriverRaces(s.DRIVER, settings, s.ENV_ID)}
+        setup = {"function": DriverRaces(s.DRIVER, settings, s.ENV_ID, **_options(s))}
         return Workers(workers, OneAtATime, setup, preload=["utils.racing.driver_races"])
-    setup = {"env_id": s.ENV_ID, "vae": agent.vae, "rnn": agent.rnn}
+    setup = {"env_id": s.ENV_ID, "vae": agent.vae, "rnn": agent.rnn, **_options(s)}
     return Workers(workers, Races, setup, slots=ROWS, preload=["utils.racing.agent"])
 
 

@@ -7,7 +7,13 @@ import PIL.ImageSequence
 import pytest
 
 from utils.pictures import film
-from utils.pictures.film import dream_frame, driving_frame, race_frame, write_video
+from utils.pictures.film import (
+    dream_frame,
+    dreaming_frame,
+    driving_frame,
+    race_frame,
+    write_video,
+)
 from utils.runtime.errors import UserError
 
 FORWARD = np.array([0.0, 0.5, 0.0], np.float32)
@@ -300,8 +306,8 @@ def test_frames_do_not_share_their_pixels():
             lambda: driving_frame(race, full, 900.0, 999, 250, 300),
         ),
         (
-            lambda: dream_frame(plain(9), plain(9), 1, FORWARD, 50),
-            lambda: dream_frame(plain(90), plain(90), 99, full, 50),
+            lambda: dream_frame(plain(9), plain(9), 1, FORWARD, 50, "2 s", (1.5, 2.5)),
+            lambda: dream_frame(plain(90), plain(90), 99, full, 50, "2 s", (3.5, 4.5)),
         ),
     ):
         frame = first()
@@ -320,16 +326,66 @@ def test_the_driving_frame_is_the_left_part_of_the_race_frame():
 
 def test_a_dream_frame_watches_then_dreams():
     real, dream = plain((200, 100, 0)), plain((0, 100, 200))
-    watching = dream_frame(real, dream, 49, FORWARD, 50)
-    dreaming = dream_frame(real, dream, 50, FORWARD, 50)
+    watching = dream_frame(real, dream, 49, FORWARD, 50, "2 s", (1.5, 2.5))
+    dreaming = dream_frame(real, dream, 50, FORWARD, 50, "2 s", (1.5, 2.5))
     assert watching.shape == dreaming.shape == (640, 960, 3)
     assert (watching[300, 240] == (200, 100, 0)).all()
     assert (watching[300, 720] == (0, 100, 200)).all()
     left, *_ = changed_box(watching[:60], dreaming[:60])
     assert left >= 490
-    still = dream_frame(real, dream, 48, FORWARD, 50)
+    still = dream_frame(real, dream, 48, FORWARD, 50, "2 s", (1.5, 2.5))
     assert (watching[:60] == still[:60]).all()
     assert (watching[560:] != still[560:]).any()
+
+
+def a_dreaming_frame(**changed):
+    settings = {
+        "dream": plain((200, 100, 0), 400, 600),
+        "real": plain((0, 100, 200), 400, 600),
+        "dreamt": [1.0] * 40,
+        "driven": [2.0] * 40,
+        "end_probability": 0.01,
+        "temperature": 1.0,
+    }
+    return dreaming_frame(**(settings | changed))
+
+
+def test_the_dream_stands_beside_the_race():
+    frame = a_dreaming_frame()
+    assert frame.shape == (720, 1280, 3)
+    assert (frame[240, 320] == (200, 100, 0)).all()
+    assert (frame[240, 960] == (0, 100, 200)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "columns", "rows"),
+    [
+        ({"end_probability": 0.999}, (400, 524), (446, 490)),
+        ({"temperature": 0.25}, (520, 640), (446, 490)),
+        ({"dreamt": [1.0] * 39 + [1.5]}, (20, 1260), (446, 704)),
+        ({"driven": [2.0] * 39 + [2.5]}, (20, 1260), (446, 704)),
+        ({"dreamt": [3.0] * 1000, "driven": [3.0] * 1000}, (20, 1260), (446, 704)),
+        ({"dreamt": [-9.0] * 1000}, (20, 1260), (446, 704)),
+    ],
+)
+def test_what_m_expects_has_its_place_below(change, columns, rows):
+    left, right, top, bottom = changed_box(a_dreaming_frame(), a_dreaming_frame(**change))
+    assert columns[0] <= left <= right < columns[1]
+    assert rows[0] <= top <= bottom < rows[1]
+
+
+def test_more_reward_is_a_higher_curve():
+    def height(rewards):
+        violet = (a_dreaming_frame(dreamt=rewards)[530:, 652:] == film.VIOLET).all(2)
+        return np.nonzero(violet)[0].min()
+
+    assert height([3.0] * 300) < height([2.0] * 300) < height([1.0] * 300)
+
+
+def test_without_tiles_none_are_counted():
+    dreamt, raced = a_race_frame(tiles=0, total_tiles=0), a_race_frame(tiles=0)
+    left, right, *_ = changed_box(dreamt, raced)
+    assert 410 <= left <= right < 560
 
 
 def test_images_that_are_none_are_refused():

@@ -12,7 +12,7 @@ import pytest
 from utils.drivers.keyboard import MOST_BRAKE, Keyboard, Window, ramp
 from utils.pictures import film
 from utils.runtime.errors import UserError
-from utils.simulator.envs import STOCK_ID, make_env
+from utils.simulator.envs import DREAM_ID, STOCK_ID, make_env
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems have a display")
 PATIENCE = 300  # frames in which a key press must arrive
@@ -127,6 +127,17 @@ def test_the_window_shows_race_score_frame_and_time(env, window):
     )
     assert shown.shape[0] >= 400
     assert shown.shape[1] >= 600
+    assert (shown == wanted).all()
+
+
+def test_the_window_shows_a_dream_as_it_shows_a_race(project, window):
+    env = make_env(DREAM_ID, render_mode="rgb_array")
+    env.reset(seed=1)
+    env.step(np.array([0, 0.5, 0], np.float32))
+    Keyboard(env, window).act(None)
+    shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+    wanted = film.driving_frame(env.render(), np.zeros(3), env.unwrapped.reward, 0, 0, 0)
+    assert env.unwrapped.reward != 0
     assert (shown == wanted).all()
 
 

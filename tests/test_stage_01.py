@@ -1,5 +1,6 @@
 """Stage 01 on small settings: which episodes it collects, and what their files hold."""
 
+import contextlib
 import importlib.metadata
 import shutil
 
@@ -10,6 +11,7 @@ from stages import (
     EPISODES,
     FLAGS,
     contents,
+    expect_the_end,
     picture,
     replace_m,
 )
@@ -19,10 +21,10 @@ from utils.evolution.own_drives import PATIENCE
 from utils.racing.agent import Races
 from utils.racing.race import Race
 from utils.runtime.errors import UserError
-from utils.simulator.envs import FAST_ID, make_env, shrink
+from utils.simulator.envs import DREAM_ID, FAST_ID, make_env, shrink
 from utils.storage.artifacts import load_header
 from utils.storage.logs import read_log
-from utils.storage.networks import load_agent
+from utils.storage.networks import load_agent, rnn_path
 from utils.world_model.episodes import load_rollout
 
 
@@ -201,3 +203,51 @@ def test_a_draw_is_spread_as_the_candidates_are():
         assert drawn.std() == pytest.approx(spread, rel=0.1)
         assert (evolution.draw(rng, 1e-3) - evolution.mean).std() < 2e-3
     assert not np.array_equal(asked[0], evolution.draw(rng))
+
+
+# In the dream
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"autopilot_episodes": 0, "random_episodes": 0},
+        {"autopilot_episodes": 0, "keyboard_episodes": 1},
+        {"random_episodes": 0, "keyboard_episodes": 1},
+    ],
+)
+def test_01_records_nothing_in_the_dream(project, flags):
+    before = contents(project)
+    with pytest.raises(UserError, match=r"only you can.*--keyboard-episodes 3.*0\.$") as error:
+        tiny.stage(1, env_id=DREAM_ID, workers=0, **flags)
+    assert "\n" not in str(error.value)
+    assert contents(project) == before
+
+
+class Held:
+    """Stands in for the keyboard: half gas for three frames, and Esc."""
+
+    def __init__(self, env, window):
+        self._env, self._frames, self.quit = env, 0, False
+        assert env.unwrapped.render().shape == (400, 600, 3)
+
+    def act(self, obs):
+        self._frames += 1
+        self.quit = self._frames == 3
+        return tiny.STRAIGHT_ON_ACTION
+
+
+def test_01_lets_the_user_drive_in_the_dream_and_keeps_nothing_of_it(project, monkeypatch):
+    monkeypatch.setattr("utils.drivers.keyboard.Keyboard", Held)
+    monkeypatch.setattr("utils.drivers.keyboard.Window", contextlib.nullcontext)
+    expect_the_end(rnn_path("checkpoints"), -100.0)
+    before = contents(project)
+    flags = {"keyboard_episodes": 2, "autopilot_episodes": 0, "random_episodes": 0}
+    said = tiny.stage(1, env_id=DREAM_ID, temperature=0.5, workers=0, **flags)
+    assert contents(project) == before
+    env = make_env(DREAM_ID, temperature=0.5)
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(tiny.STRAIGHT_ON_ACTION)
+    assert said == f"dream 0: M expected {env.unwrapped.reward:.1f} in 3 frames\n"

@@ -53,7 +53,7 @@ def test_04_measures_the_features_as_a_driver_has_them(finished):
 
 
 def test_04_films_a_dream_beside_the_drive(finished):
-    shapes = film_frames(finished.folder / "checkpoints" / "dream.mp4")
+    shapes = film_frames(finished.folder / "checkpoints" / "dream_replay.mp4")
     assert len(shapes) == 50 + DREAMED
     assert shapes[0][1] > 800
 
@@ -66,14 +66,14 @@ def test_04_without_an_ffmpeg_keeps_m_and_films_another_time(project, monkeypatc
     with monkeypatch.context() as patch:
         patch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
         said = tiny.stage(4, **FLAGS[4])
-    assert "dream.mp4 is left out" in said
+    assert "dream_replay.mp4 is left out" in said
     assert "/nowhere/ffmpeg" in said
     assert "mdn_rnn.pt saved" in said
     assert load_rnn(checkpoints, mark)[1]["fingerprint"] == trained
-    assert not (checkpoints / "dream.mp4").exists()
+    assert not (checkpoints / "dream_replay.mp4").exists()
     monkeypatch.setattr(Training, "end_epoch", None)  # nothing is trained again
     tiny.stage(4, **FLAGS[4])
-    assert film_frames(checkpoints / "dream.mp4")
+    assert film_frames(checkpoints / "dream_replay.mp4")
     assert "trained from these latents already" in tiny.stage(4, **FLAGS[4])
 
 
@@ -92,7 +92,7 @@ def test_04_without_epochs_leaves_m_as_random_as_it_begins(project):
     for name, weight in random.named_parameters():
         assert torch.equal(rnn.get_parameter(name), weight)
     assert (rnn.feature_sd != 1).all()  # it is measured all the same
-    film = Path("checkpoints/dream.mp4")
+    film = Path("checkpoints/dream_replay.mp4")
     film.unlink()  # as if it could not be made
     assert "saved" in tiny.stage(4, **FLAGS[4] | {"epochs": 0, "seed": 5})
     assert film.exists()

@@ -1,6 +1,7 @@
 """Stage 05 on small settings: it begins, resumes, and refuses what it cannot drive."""
 
 import importlib
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from utils.racing.agent import Races
 from utils.racing.race import Race
 from utils.runtime.errors import UserError
 from utils.simulator import seeds
-from utils.simulator.envs import FAST_ID, STOCK_ID, make_env
+from utils.simulator.envs import DREAM_ID, FAST_ID, STOCK_ID, make_env
 from utils.storage.artifacts import load_arrays, load_header, save_arrays
 from utils.storage.logs import read_log
 from utils.storage.networks import (
@@ -349,10 +350,24 @@ def test_05_goes_on_the_track_from_where_it_dreamt(project):
     ({"fitness": "duels"}, "FITNESS .* must be score in the dream"),
     ({"own": 0.8, "failing": 0.3}, "FAILING .* must be at most"),
     ({"start": "imitation"}, "START .* must be zeros"),
-    ({"latents": "nowhere"}, "nowhere holds no latents"),
+    ({"latents": "nowhere"}, r"starts\.npz .*is missing; run python 04"),
 ])  # fmt: skip
+def test_05_dreams_without_data_from_the_moments_that_ship(project):
+    shutil.rmtree("data")
+    assert "saved" in tiny.stage(5, **DREAMT)
+
+
 def test_05_refuses_a_dream_that_cannot_be(project, flags, sentence):
+    if "latents" in flags:
+        (project / "checkpoints" / "starts.npz").unlink()
     before = contents(project)
     with pytest.raises(UserError, match=sentence):
         tiny.stage(5, **DREAMT | flags)
+    assert contents(project) == before
+
+
+def test_05_names_the_world_in_which_to_train_on_dreams(project):
+    before = contents(project)
+    with pytest.raises(UserError, match=r'too slowly.* WORLD = "dream" \(--world dream\)\.$'):
+        tiny.stage(5, **FLAGS[5] | {"env_id": DREAM_ID})
     assert contents(project) == before

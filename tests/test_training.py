@@ -14,7 +14,7 @@ from utils.runtime.errors import UserError
 from utils.storage.artifacts import load_tensors, save_tensors
 from utils.storage.logs import read_log
 from utils.storage.networks import load_vae, save_network
-from utils.world_model import dream, training
+from utils.world_model import dream, latents, training
 from utils.world_model.latents import load_latents
 from utils.world_model.training import LAST_SHARE, Training, learning_rate, split
 
@@ -315,3 +315,38 @@ def test_a_dream_is_the_prediction_of_m_fed_back():
     likeliest = prediction.log_pi.argmax(-1, keepdim=True)
     following = prediction.mean.gather(-1, likeliest)[0, :, :, 0]
     torch.testing.assert_close(imagined[4:], following[3:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("errors", "still", "holds"),
+    [
+        ([1.0] * 300, [2.0] * 300, 300),
+        ([3.0] * 300, [2.0] * 300, 49),
+        ([1.0] * 100 + [3.0] * 200, [2.0] * 300, 124),  # half of the last second is worse
+        ([1.0] * 100 + [9.0] * 2 + [1.0] * 200, [2.0] * 302, 302),  # two bad frames are none
+        ([5.0] * 20, [1.0] * 20, 20),
+        ([], [], 0),
+    ],
+)
+def test_a_dream_holds_as_long_as_it_is_nearer_than_if_nothing_had_changed(errors, still, holds):
+    assert dream.holds_for(np.array(errors), np.array(still)) == holds
+
+
+def test_the_film_of_a_dream_ends_where_it_no_longer_holds(tmp_path, monkeypatch, capsys):
+    vae, rnn = tiny.networks()
+    rng = np.random.default_rng(0)
+    mu = rng.normal(0, 3, (301, tiny.LATENT_DIM)).astype(np.float32)
+    action, reward = rng.random((300, 3), np.float32), np.ones(300, np.float32)
+    drive = latents.Latents(mu, mu, action, reward, np.zeros(300, bool))
+    other = np.concatenate([mu[:200], mu[:100]])  # a dream that is true for 150 frames
+    monkeypatch.setattr(dream, "dream", lambda *_: other)
+    shown, drawn = [], []
+    monkeypatch.setattr(dream, "write_video", lambda path, film: shown.extend(film))
+    monkeypatch.setattr(dream, "dream_frame", lambda *frame: drawn.append(frame))
+    dream.dream_film(tmp_path / "x.mp4", vae, rnn, [({}, drive)], temperature=0.5)
+    errors = [(frame[6][0], frame[6][1]) for frame in drawn[50:]]
+    assert 150 < len(errors) < 250
+    assert all(of_dream == 0 < of_still for of_dream, of_still in errors[:150])
+    assert errors[151][0] > 0
+    assert {frame[5] for frame in drawn} == {f"{len(errors) / 50:.2f} s"}
+    assert f"holds for {len(errors) / 50:.2f} s, of 5.00" in capsys.readouterr().out

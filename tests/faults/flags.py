@@ -15,18 +15,21 @@ from utils.runtime.errors import UserError
 NONSENSE = [
     *((n, {"workers": w}) for n in STAGES for w in (-1, "two", 10**9)),
     (1, {"autopilot_episodes": -3}), (1, {"random_episodes": 10**12}), (1, {"noise": "nan"}),
-    (1, {"env_id": "Pong-v5"}), (1, {"rollouts": "a_file"}), (1, {"rollouts": ""}),
+    (1, {"env_id": "Pong-v5"}), (1, {"env_id": "DreamCarRacing-v0"}),
+    (1, {"temperature": "hot"}), (1, {"rollouts": "a_file"}), (1, {"rollouts": ""}),
     (1, {"grip": 1}), (2, {"epochs": 0}), (2, {"batch": 0}), (2, {"learning_rate": "inf"}),
     (2, {"seed": 10**30}), (2, {"threads": 0}), (2, {"checkpoints": "a_file/below"}),
     (3, {"latents": "a_file"}), (4, {"hidden": 0}), (4, {"temperature": -1}),
     (4, {"length": 1.5}), (5, {"population": 5}), (5, {"start": "scratch"}),
     (5, {"name": "../up"}), (5, {"sigma": 0}), (5, {"tracks": 0}), (5, {"select_tracks": 10**6}),
+    (5, {"env_id": "DreamCarRacing-v0"}), (6, {"temperature": 11}),
     (6, {"episodes": 0}), (6, {"driver": "nobody"}), (6, {"film": "up/there.mp4"}),
     (6, {"controller": "no/name"}), (6, {"first_seed": -1}), (6, {"seed": 1}),
 ]  # fmt: skip
 IN_THE_WAY = [
     (1, "data/rollouts.csv"), (2, "checkpoints/vae.csv"), (2, "checkpoints/vae_frames.png"),
-    (3, "data/latents.png"), (4, "checkpoints/mdn_rnn.pt"), (4, "checkpoints/dream.mp4"),
+    (3, "data/latents.png"), (4, "checkpoints/mdn_rnn.pt"), (4, "checkpoints/dream_replay.mp4"),
+    (4, "checkpoints/starts.npz"),
     (5, "checkpoints/controller.csv"), (5, "checkpoints/controller_evolution.npz"),
     (6, "checkpoints/results/latest.json"), (6, "best_lap.mp4"),
 ]  # fmt: skip

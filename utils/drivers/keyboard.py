@@ -7,11 +7,11 @@ import time
 import gymnasium as gym
 import numpy as np
 import pygame
-from gymnasium.envs.box2d import CarRacing
 
 from utils.pictures import film
 from utils.runtime.errors import UserError
 from utils.simulator.envs import has_display
+from utils.simulator.road import road_of
 
 MOST_BRAKE = 0.8  # at 0.9 the wheels lock and the car no longer steers
 
@@ -74,7 +74,8 @@ class Keyboard:
     other race, and what it has driven so far is as good as any.
 
     Args:
-        env: a CarRacing (wrapped or not) made with render_mode="rgb_array" and already reset.
+        env: a CarRacing or a dream of it (wrapped or not) made with render_mode="rgb_array" and
+            already reset.
         window: an open one.
 
     Raises:
@@ -85,8 +86,7 @@ class Keyboard:
         if env.render_mode != "rgb_array":
             raise ValueError('the keyboard driver needs an env with render_mode="rgb_array"')
         self.quit = False
-        assert isinstance(env.unwrapped, CarRacing)
-        self._env, self._race = env, env.unwrapped
+        self._env, self._road = env, road_of(env)
         self._window = window
         self._due = time.perf_counter() + FRAME
         self._shown = False
@@ -116,14 +116,13 @@ class Keyboard:
         return self._action.astype(np.float32)
 
     def _show(self) -> None:
-        race = self._race
         picture = film.driving_frame(
             np.asarray(self._env.render()),
             self._action,
-            race.reward,
+            self._road.score,
             self._frame_number,
-            race.tile_visited_count,
-            len(race.track),
+            self._road.tiles,
+            self._road.total_tiles,
         )
         self._window.show(picture)
 

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from functools import lru_cache
 from itertools import chain
@@ -36,6 +36,10 @@ THUMBNAIL = 192  # 64 pixels three times
 DRIVING = (MARGIN + RACE[0] + MARGIN, 720)
 DREAM = 448  # 64 pixels seven times
 BAR = 12  # thickness of the bars
+HALF = (604, 352)  # a picture's width and height where two stand side by side
+CURVE = (532, 700)  # upper and lower edge of the curves
+RECENT, WHOLE = 250, 1000  # frames of the two curves
+REWARDS, SCORES = (-20.0, 120.0), (-100.0, 1500.0)  # what they span
 
 # What ffmpeg makes of the frames, by the suffix of the file.
 OUTPUT = {
@@ -161,7 +165,7 @@ def race_frame(
         action: (3,) steering -1..1, gas 0..1, brake 0..1.
         score: so far.
         frame_number: of the race, at 50 a second.
-        tiles, total_tiles: visited, and of the whole lap.
+        tiles, total_tiles: visited, and of the whole lap; none in a dream.
 
     Returns:
         (720, 1280, 3) uint8.
@@ -192,10 +196,12 @@ def driving_frame(
     canvas = _driving_template().copy()
     above_bar = _image(race, "the race")[: len(race) * 7 // 8]
     _paste(canvas, above_bar, MARGIN, MARGIN, *RACE, cv2.INTER_LINEAR)
-    values = (f"{score:.1f}", f"{frame_number / FPS:.2f} s", f"{frame_number}", f"{tiles}")
+    visited = f"{tiles}" if total_tiles else "-"  # in a dream there are none
+    values = (f"{score:.1f}", f"{frame_number / FPS:.2f} s", f"{frame_number}", visited)
     for (_, left), value in zip(_READINGS, values, strict=True):
         end = _write(canvas, value, left, 690, 30, TEXT, 500)
-    _write(canvas, f" / {total_tiles}", end, 690, 18, MUTED)
+    if total_tiles:
+        _write(canvas, f" / {total_tiles}", end, 690, 18, MUTED)
     _controls(canvas, action, right=MARGIN + RACE[0], y=684, widths=(190, 120, 120))
     return canvas
 
@@ -206,6 +212,8 @@ def dream_frame(
     frame_number: int,
     action: np.ndarray,
     warm_up: int,
+    holds: str,
+    errors: tuple[float, float],
 ) -> np.ndarray:
     """A real drive beside M's dream of it.
 
@@ -215,6 +223,8 @@ def dream_frame(
         frame_number: since the start, at 50 a second.
         action: (3,) steering -1..1, gas 0..1, brake 0..1, the same for both sides.
         warm_up: frames during which M watches the drive; from then on it dreams.
+        holds: how long the dream holds, in words.
+        errors: of the dream's frame, and if the last watched one had stayed, in grey levels.
 
     Returns:
         (640, 960, 3) uint8.
@@ -228,10 +238,50 @@ def dream_frame(
     cv2.circle(canvas, (right + 8, 39), 6, colour, -1, cv2.LINE_AA)
     _write(canvas, state, right + 24, 46, 22, colour, 500)
     if dreaming:
-        since = f"for {(frame_number - warm_up) / FPS:.2f} s"
+        since = f"{(frame_number - warm_up) / FPS:.2f} s, holds {holds}"
+        of_dream, of_still = errors
+        error = f"error {of_dream:.1f}, and {of_still:.1f} if nothing changed (grey levels)"
+        _write(canvas, error, left, 630, 15, MUTED)
         _write(canvas, since, right + DREAM, 46, 18, MUTED, align=cv2.PUT_TEXT_ALIGN_RIGHT)
     _write(canvas, f"{frame_number / FPS:.2f} s", left, 602, 30, TEXT, 500)
     _controls(canvas, action, right=right + DREAM, y=596, widths=(292, 180, 180))
+    return canvas
+
+
+def dreaming_frame(
+    dream: np.ndarray,
+    real: np.ndarray,
+    dreamt: Sequence[float],
+    driven: Sequence[float],
+    end_probability: float,
+    temperature: float,
+) -> np.ndarray:
+    """The agent in its dream, beside the same agent on a real track.
+
+    Args:
+        dream, real: (H, W, 3) uint8, what `env.render()` gives.
+        dreamt, driven: the rewards of every frame so far, in the dream and on the track.
+        end_probability: that the race is over with this frame, as M has it.
+        temperature: of the dream.
+
+    Returns:
+        (720, 1280, 3) uint8.
+    """
+    canvas = _dreaming_template().copy()
+    sides = ((MARGIN, dream, dreamt, VIOLET), (2 * MARGIN + HALF[0], real, driven, BLUE))
+    for left, picture, rewards, colour in sides:
+        above_bar = _image(picture, "a picture")[: len(picture) * 7 // 8]
+        _paste(canvas, above_bar, left, 64, *HALF, cv2.INTER_LINEAR)
+        _write(canvas, f"{sum(rewards):.1f}", left, 474, 30, colour, 500)
+        _write(canvas, f"{len(rewards) / FPS:.2f} s", left + 150, 474, 30, TEXT, 500)
+    _write(canvas, f"{dreamt[-1]:+.2f}", MARGIN + 280, 474, 30, VIOLET, 500)
+    _write(canvas, f"{end_probability:.1%}", MARGIN + 390, 474, 30, TEXT, 500)
+    _write(canvas, f"{temperature:g}", MARGIN + 500, 474, 30, TEXT, 500)
+    for rewards, colour in ((driven, BLUE), (dreamt, VIOLET)):
+        seconds = np.convolve(rewards, np.ones(FPS))[: len(rewards)]
+        _curve(canvas, seconds[-RECENT:], MARGIN, RECENT, REWARDS, colour)
+        total = np.cumsum(rewards)
+        _curve(canvas, total, 2 * MARGIN + HALF[0], WHOLE, SCORES, colour)
     return canvas
 
 
@@ -263,6 +313,48 @@ def _dream_template() -> np.ndarray:
     _write(canvas, "The real drive", 20, 46, 22, TEXT, 500)
     _write(canvas, "TIME", 20, 564, 13, MUTED, 500)
     return canvas
+
+
+@lru_cache(maxsize=1)
+def _dreaming_template() -> np.ndarray:
+    canvas = np.full((DRIVING[1], 3 * MARGIN + 2 * HALF[0], 3), GROUND, np.uint8)
+    right = 2 * MARGIN + HALF[0]
+    _write(canvas, "The agent in its dream", MARGIN, 46, 22, VIOLET, 500)
+    _write(canvas, "The same agent on a real track", right, 46, 22, BLUE, 500)
+    readings = (
+        ("SUM OF REWARDS", MARGIN), ("TIME", MARGIN + 150), ("M EXPECTS", MARGIN + 280),
+        ("END", MARGIN + 390), ("TEMPERATURE", MARGIN + 500),
+        ("SUM OF REWARDS", right), ("TIME", right + 150),
+    )  # fmt: skip
+    for name, left in readings:
+        _write(canvas, name, left, 440, 13, MUTED, 500)
+    curves = (
+        (MARGIN, "REWARDS OF A SECOND, THE LAST 5 SECONDS", REWARDS),
+        (right, "SUM OF REWARDS, THE WHOLE 20 SECONDS", SCORES),
+    )
+    for left, name, (least, most) in curves:
+        _write(canvas, name, left, 516, 13, MUTED, 500)
+        span = f"{least:g} to {most:g}"
+        _write(canvas, span, left + HALF[0], 516, 13, MUTED, 400, cv2.PUT_TEXT_ALIGN_RIGHT)
+        zero = round(CURVE[1] - (CURVE[1] - CURVE[0]) * -least / (most - least))
+        cv2.line(canvas, (left, zero), (left + HALF[0], zero), GROOVE, 1)
+    return canvas
+
+
+def _curve(
+    canvas: np.ndarray,
+    values: Sequence[float] | np.ndarray,
+    left: int,
+    frames: int,
+    span: tuple[float, float],
+    colour: tuple[int, int, int],
+) -> None:
+    """A line through the values, of `frames` from the left side to the right one."""
+    (top, bottom), (least, most) = CURVE, span
+    x = left + np.arange(len(values)) * HALF[0] / (frames - 1)
+    y = bottom - (np.clip(values, least, most) - least) * (bottom - top) / (most - least)
+    points = np.round(np.stack([x, y], 1) * 16).astype(np.int32)
+    cv2.polylines(canvas, [points], False, colour, 2, cv2.LINE_AA, shift=4)
 
 
 def _thumbnail_top(row: int) -> int:

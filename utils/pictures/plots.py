@@ -50,7 +50,7 @@ PAPER = (
 # episodes of training): frames, score. Dropout's Dream Land (Wellmer & Kwok, 2021; 5,120 episodes
 # of another driver): the C with the best dream, and the best of 23 that were tried on the track.
 DREAMER = ((2.4e5, 800.0), (4.9e5, 904.0))
-DREAM_LAND = ((625.0, "Dropout's Dream Land, the best dream"), (789.0, "the same, the best on the track"))
+DREAM_LAND = ((625.0, "Dropout's Dream Land, the best dream"), (789.0, "its best on the track"))
 
 
 @OUR_STYLE

@@ -11,7 +11,9 @@ but it drives ROWS races in lock-step in one process, each with a C of its own, 
 a batch of frames in little more time than one; a race that ends makes room for the next at once.
 """
 
+from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,13 +74,14 @@ class Agent:
 class Races:
     """Handler of `utils.runtime.workers`, of ROWS places: a job is a `Race`, its result a `Lap`.
 
-    With render_mode="rgb_array" a camera may look at a race between two frames.
+    With render_mode="rgb_array" a camera may look at a race between two frames. `options` are those
+    of `make_env`.
     """
 
     def __init__(
-        self, env_id: str, vae: VAE, rnn: MDNRNN, render_mode: str | None = None
+        self, env_id: str, vae: VAE, rnn: MDNRNN, render_mode: str | None = None, **options: Any
     ) -> None:
-        self._env_id, self._render_mode = env_id, render_mode
+        self._make_env = partial(make_env, env_id, render_mode, **options)
         self.agent = Agent(vae, rnn)
         self.running: list[tuple[int, RunningRace] | None] = [None] * ROWS  # with the job's id
         self._envs: list[Environment | None] = [None] * ROWS
@@ -86,7 +89,7 @@ class Races:
     def start(self, job_id: int, race: Race) -> None:
         """Begin a race in a free row."""
         row = self.running.index(None)
-        env = self._envs[row] or make_env(self._env_id, self._render_mode)  # few jobs need few
+        env = self._envs[row] or self._make_env()  # few jobs need few
         self._envs[row] = env
         running = RunningRace(race, env)
         self.running[row] = job_id, running

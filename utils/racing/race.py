@@ -8,13 +8,14 @@ import numpy as np
 from utils.drivers.autopilot import Autopilot
 from utils.simulator import seeds
 from utils.simulator.envs import MAX_FRAMES
+from utils.simulator.road import road_of
 
 FRAME_COST = 0.1  # points a frame, by the environment's rules
 STRETCH = 50  # frames for which teacher or student keep the wheel
 
 
 class Environment(Protocol):
-    """CarRacing, wrapped or not; `unwrapped` has the car and the track, which have no types."""
+    """CarRacing or a dream of it, wrapped or not."""
 
     @property
     def unwrapped(self) -> Any: ...
@@ -62,6 +63,11 @@ class Lap:
     track: np.ndarray | None = None  # (total_tiles, 2) centre points, with a trace
     missed: list[int] | None = None  # tiles never touched, with a trace
 
+    @property
+    def dreamt(self) -> bool:
+        """Whether there was no track."""
+        return not self.total_tiles
+
 
 class RunningRace:
     """One race under way: it drives on frame by frame, and keeps count."""
@@ -70,11 +76,11 @@ class RunningRace:
         self._race = race
         self._env = env
         self.obs, _ = env.reset(seed=race.seed)
-        self._car_env = env.unwrapped
+        self._road = road_of(env)
         self.over = False
         self._score = 0.0
         self._frames = 0
-        self._tiles = self._car_env.tile_visited_count
+        self._tiles = self._road.tiles
         self._progress_at = 0
         self._grass = self._grass_before = 0  # wheels off the road: so far, up to the last new tile
         self._complete = False
@@ -96,19 +102,19 @@ class RunningRace:
         if self._teacher is not None and features is not None:
             action = self._consult(self._teacher, action, features)
         self.action = action
-        self.obs, reward, self.terminated, truncated, info = self._env.step(action)
+        self.obs, reward, self.terminated, truncated, self.info = self._env.step(action)
         self.reward = float(reward)
         self._score += self.reward
         self._frames += 1
         if self._race.trace:
-            self._positions.append(tuple(self._car_env.car.hull.position))
-        self._grass += sum(not wheel.tiles for wheel in self._car_env.car.wheels)
-        if self._car_env.tile_visited_count > self._tiles:
-            self._tiles = self._car_env.tile_visited_count
+            self._positions.append(self._road.position)
+        self._grass += self._road.wheels_on_grass
+        if self._road.tiles > self._tiles:
+            self._tiles = self._road.tiles
             self._progress_at, self._grass_before = self._frames, self._grass
         if self.terminated or truncated:
             self.over = True
-            self._complete = bool(info.get("lap_finished", False))
+            self._complete = bool(self.info.get("lap_finished", False))
         elif self._frames - self._progress_at >= self._race.patience:
             self.over = True
             self._score -= FRAME_COST * (MAX_FRAMES - self._frames)
@@ -127,27 +133,23 @@ class RunningRace:
     def view(self) -> tuple[np.ndarray, float, int, int, int]:
         """What a camera shows: the picture (H, W, 3), score, frames, tiles, and all the tiles."""
         picture = np.asarray(self._env.render())
-        return picture, self._score, self._frames, self._tiles, len(self._car_env.track)
+        return picture, self._score, self._frames, self._tiles, self._road.total_tiles
 
     def lap(self) -> Lap:
         """The result of the race, once it is over."""
-        race = self._race
-        track = self._car_env.track
+        race, road = self._race, self._road
         return Lap(
             race.seed,
             self._score,
             self._frames,
             self._tiles,
-            len(track),
+            road.total_tiles,
             self._complete,
             self._progress_at,
             self._grass_before,
             features=np.stack(self._features) if race.teacher is not None else None,
             advice=np.stack(self._advice) if race.teacher is not None else None,
             positions=np.array(self._positions) if race.trace else None,
-            track=np.array([point[2:4] for point in track]) if race.trace else None,
-            missed=self._missed() if race.trace else None,
+            track=road.centre_line() if race.trace else None,
+            missed=road.missed() if race.trace else None,
         )
-
-    def _missed(self) -> list[int]:
-        return [tile.idx for tile in self._car_env.road if not tile.road_visited]

@@ -9,7 +9,7 @@ import numpy as np
 from utils.drivers.registry import DRIVERS
 from utils.runtime.errors import UserError
 from utils.simulator import seeds
-from utils.simulator.envs import STOCK_ID, make_env
+from utils.simulator.envs import DREAM_ID, STOCK_ID, make_env
 from utils.world_model.episodes import Episode, load_rollout, record, save_rollout
 
 COLUMNS = ("seed", "score", "frames", "tiles", "total_tiles")  # of the log
@@ -107,6 +107,27 @@ def drive_by_keyboard(directory: str, episodes: int) -> Iterator[dict[str, float
             row = _record_and_save(assignment, env, driver, obs)
             seed += 1
             yield row
+            if driver.quit:
+                return
+
+
+def dream_by_keyboard(episodes: int, **options: Any) -> Iterator[dict[str, float]]:
+    """Dreams that the user drives through in a window, until there were `episodes` or Esc is
+    pressed. None of them is kept: V and M learn from what is real.
+
+    Args:
+        options: of the dream's environment.
+    """
+    from utils.drivers.keyboard import Keyboard, Window
+
+    env = make_env(DREAM_ID, render_mode="rgb_array", **options)
+    with Window() as window:
+        for seed in range(episodes):
+            obs, _ = env.reset(seed=seed)
+            driver = Keyboard(env, window)
+            episode = record(env, driver, obs)
+            score = float(episode.reward.astype(float).sum())
+            yield {"seed": seed, "score": score, "frames": len(episode.action)}
             if driver.quit:
                 return
 

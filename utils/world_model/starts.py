@@ -11,10 +11,10 @@ from torch import Tensor
 from models.dream import World
 from utils.runtime.errors import UserError
 from utils.storage.artifacts import load_arrays, remedy, save_arrays
-from utils.world_model.latents import Latents, load_of
+from utils.world_model.latents import Encoded, Latents, load_of
 
 FRAMES = 50  # that M sees of the real drive before it dreams: a second
-FILE = "starts.npz"
+MOMENTS = 64  # that ship, so that who has no data can dream: 0.8 MB
 NEWEST = 96  # drives of the agent, of which the older ones show a driver that it no longer is
 WITHOUT_TILE = 60  # frames; the next tile is never as far away on the road
 BEFORE = (10, 150)  # frames before a failure, at which it may still be averted
@@ -51,10 +51,15 @@ class Moments:
 
     others: drives of anybody; own: of the agent, of which the latest NEWEST count.
     vae: V's header; a UserError names the first file that another V encoded.
+    kept: moments that stand in for the drives of others where there are none.
     """
 
-    def __init__(self, others: Sequence[Path], own: Sequence[Path], vae: dict[str, Any]) -> None:
+    def __init__(
+        self, others: Sequence[Path], own: Sequence[Path], vae: dict[str, Any],
+        kept: Starts | None = None,
+    ) -> None:  # fmt: skip
         self._others, self._own, self._vae = list(others), list(own)[-NEWEST:], vae
+        self._kept = kept
 
     def choose(
         self, rng: np.random.Generator, count: int, own: float = 0.0, failing: float = 0.0
@@ -70,6 +75,8 @@ class Moments:
     def _choose_one(self, rng: np.random.Generator, own: float, failing: float) -> Starts:
         kind = rng.random()
         paths = self._own if self._own and kind < own + failing else self._others
+        if not paths and self._kept:
+            return self._kept.take([rng.integers(len(self._kept.seen))])
         path = paths[rng.integers(len(paths))]
         _, latents = load_of(path, self._vae)
         t = int(rng.integers(len(latents.action) + 1))
@@ -86,9 +93,20 @@ def _failures(latents: Latents) -> list[int]:
     return gains[gaps > WITHOUT_TILE].tolist()
 
 
+def some_moment(latents: Latents, rng: np.random.Generator) -> Starts:
+    """A moment of an episode at random, with the whole second before it if there is one."""
+    count = len(latents.action)
+    return start_at(latents, int(rng.integers(min(FRAMES, count - 1), count)))
+
+
 def together(starts: Sequence[Starts]) -> Starts:
     """All of them as one."""
     return Starts(*(np.concatenate(arrays) for arrays in zip(*starts, strict=True)))
+
+
+def starts_path(checkpoints: str | Path) -> Path:
+    """Where the moments are kept that ship with V."""
+    return Path(checkpoints) / "starts.npz"
 
 
 @torch.inference_mode()
@@ -111,6 +129,14 @@ def drawn(starts: Starts, normal: np.ndarray) -> Tensor:
 def save_starts(path: Path, starts: Starts, vae: str, versions: dict[str, str]) -> str:
     """Write them; `vae` is V's fingerprint. Returns their own."""
     return save_arrays(path, "starts", starts._asdict(), vae=vae, versions=versions)
+
+
+def keep_starts(path: Path, episodes: Sequence[Encoded], vae: dict[str, Any], seed: int) -> None:
+    """Write MOMENTS of these episodes, drawn by `seed`; as often as it is done, the same file."""
+    rng = np.random.default_rng(seed)
+    chosen = [episodes[i * len(episodes) // MOMENTS] for i in range(MOMENTS)]
+    starts = together([some_moment(latents, rng) for _, latents in chosen])
+    save_starts(path, starts, vae["fingerprint"], episodes[0][0]["versions"])
 
 
 def load_starts(path: Path, vae: dict) -> Starts:
