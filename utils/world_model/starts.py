@@ -76,7 +76,7 @@ class Moments:
         kind = rng.random()
         paths = self._own if self._own and kind < own + failing else self._others
         if not paths and self._kept:
-            return self._kept.take([rng.integers(len(self._kept.seen))])
+            return self._kept.take([int(rng.integers(len(self._kept.seen)))])
         path = paths[rng.integers(len(paths))]
         _, latents = load_of(path, self._vae)
         t = int(rng.integers(len(latents.action) + 1))
