@@ -62,6 +62,7 @@ CONTROLLER = "controller"  # which C drives: checkpoints/CONTROLLER.pt
 MEASURE = "races"  # or "m": what M is worth, its dreams against real drives
 TEMPERATURE = 1.0  # of these dreams: 0 is the likeliest future, 1 as uncertain as M is
 LOOK_EVERY = 1  # frames from one look of V to the next; 2 is an eye of 25 frames a second
+BLIND = "hold"  # z between two looks stays as it is; "dream" lets it go on as M expects
 NAME = "latest"  # of the report
 FILM = "best_lap.mp4"  # the best race; "none" leaves it out
 WORKERS = cores()  # processes; 0 drives in this one; the scores are the same for any
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         DRIVER=choice("agent", *DRIVERS),
         LINE_OFFSET=number(0, 5.5), GRIP=number(0.05, 1), CONTROLLER=word(),
         MEASURE=choice("races", "m"), TEMPERATURE=number(0, 10),
-        LOOK_EVERY=whole(1, 1000), NAME=word(), FILM=film_name(),
+        LOOK_EVERY=whole(1, 1000), BLIND=choice("hold", "dream"), NAME=word(), FILM=film_name(),
         WORKERS=processes(), LATENTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
     if s.MEASURE == "m":
@@ -95,7 +96,8 @@ def main(argv: list[str] | None = None) -> None:
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None
     parameters = agent.parameters if agent else np.zeros(0)
     seeds = range(s.FIRST_SEED, s.FIRST_SEED + s.EPISODES)
-    races = [Race(seed, parameters, trace=True, look_every=s.LOOK_EVERY) for seed in seeds]
+    looks = {"look_every": s.LOOK_EVERY, "blind": s.BLIND}
+    races = [Race(seed, parameters, trace=True, **looks) for seed in seeds]
 
     with (
         tqdm(total=len(races), desc="racing", unit="race") as bar,
@@ -105,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
         laps = workers.run(races, on_result=lambda *_: bar.update())
     made_from = {"env_id": s.ENV_ID, "driver": s.DRIVER}
     if agent:
-        made_from |= {**agent.origin, "look_every": s.LOOK_EVERY}
+        made_from |= {**agent.origin, **looks}
     elif s.DRIVER == "autopilot":
         made_from |= _autopilot(s)
     save_report(report, laps, made_from, meter.seconds, meter.processor_seconds)
@@ -115,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     if agent and filmed:
         best = max(laps, key=lambda lap: lap.score)
         try:
-            made = film(Path(s.FILM), moving, s.ENV_ID, agent, best, s.LOOK_EVERY)
+            made = film(Path(s.FILM), moving, s.ENV_ID, agent, best, **looks)
         except (OSError, UserError) as error:
             raise UserError(f"no film: {error} The scores are safe in {report}.") from error
         if made:
