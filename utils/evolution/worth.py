@@ -17,6 +17,7 @@ from utils.evolution.dreaming import DREAMS, Dreamer, Dreams
 from utils.pictures.plots import worth_of_m
 from utils.racing.agent import Races
 from utils.racing.race import Race
+from utils.runtime.timing import Clock
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
@@ -94,7 +95,7 @@ def measure_m(
         count: of workers.
         made_from: what else to write into the report.
     """
-    m = dreaming or agent.rnn
+    clock, m = Clock(0, 1), dreaming or agent.rnn
     controllers = around(agent.parameters, FeatureScale.of(agent.rnn))
     drives = drive_for_real(agent, [parameters for _, parameters in controllers], count)
     real, dreamt = returns(agent.rnn, dreaming, temperature, controllers, drives, count)
@@ -112,6 +113,7 @@ def measure_m(
         "returns": compared([sigma for sigma, _ in controllers], real, dreamt),
         "end": calibration(m, [*unseen, *(drive.latents for row in drives for drive in row)]),
     }
+    report["wall_seconds"] = round(clock.seconds, 1)
     save_json(path, report)
     worth_of_m(path.with_suffix(".png"), report)
     return report

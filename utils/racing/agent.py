@@ -25,7 +25,7 @@ from utils.racing.race import Environment, Lap, Race, RunningRace
 from utils.runtime.workers import Workers
 from utils.simulator.envs import make_env, shrink
 
-TRUST = 0.3  # share of the change that M expects, between looks; with all of it M loses its way
+TRUST = 0.4  # share of the change expected by M that z follows; with all of it M loses its way
 
 
 class Agent:
