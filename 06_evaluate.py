@@ -7,7 +7,7 @@ Writes   checkpoints/results/NAME.json (every race, and where the figures come f
          checkpoints/pictures/best_lap.gif (its first 12 seconds, for a page that plays them)
          instead, with MEASURE = "m": checkpoints/results/m.json and m.png (what M is worth; it
          reads data/latents, too, and checkpoints/mdn_rnn_dream.pt where there is one)
-Time     about 1 minute on two cores; 100 tracks take 6; what M is worth takes 3
+Time     about 1 minute on two cores; 100 tracks take 6; what M is worth takes 2
 Run      python 06_evaluate.py
          python 06_evaluate.py --episodes 100 --name shipped     (the README's table)
          python 06_evaluate.py --driver autopilot --episodes 100 --name autopilot
