@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.mdn_rnn import MDNRNN
-from models.vae import sample
 from utils.runtime.command_line import folder, number, processes, seed, settings, whole
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
@@ -48,7 +47,8 @@ from utils.world_model.training import Training, averages, is_trained, learning_
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 HIDDEN = 256  # units of the LSTM, as in the paper; h has this length
 MIXTURES = 5  # Gaussians for every dimension of z, as in the paper
-EPOCHS = 24  # times that every episode is seen, z drawn anew; 0 leaves M as random as it begins
+EPOCHS = 24  # times that every episode is seen; 0 leaves M as random as it begins
+NOISE = 0.0  # share of V's own doubt by which z is drawn around mu; the paper's 1 drowns the dream
 BATCH = 16  # episodes side by side
 LENGTH = 100  # frames through which the gradient flows back: two seconds
 LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine
@@ -73,7 +73,8 @@ def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
         HIDDEN=whole(1, 8192), MIXTURES=whole(1, 100), EPOCHS=whole(), BATCH=whole(1),
-        LENGTH=whole(1), LEARNING_RATE=number(0, 1), CLIP=number(0), TEMPERATURE=number(0, 10),
+        NOISE=number(0, 1), LENGTH=whole(1), LEARNING_RATE=number(0, 1), CLIP=number(0),
+        TEMPERATURE=number(0, 10),
         SEED=seed(), WORKERS=processes(), THREADS=processes(1), LATENTS=folder(),
         DRIVES=whole(), OWN_EPOCHS=whole(1), OLD=whole(), EARLIER=whole(), OWN_RATE=number(0, 1),
         OWN_LATENTS=folder(), ROLLOUTS=folder(), CHECKPOINTS=folder(),
@@ -88,7 +89,9 @@ def main(argv: list[str] | None = None) -> None:
     sweep(s.CHECKPOINTS)
     vae, vae_header = load_vae(s.CHECKPOINTS)
     encoded, fingerprint = load_all(s.LATENTS, vae_header, s.ROLLOUTS, s.WORKERS)
-    constants = ("HIDDEN", "MIXTURES", "EPOCHS", "BATCH", "LENGTH", "LEARNING_RATE", "CLIP", "SEED")
+    constants = (
+        "HIDDEN", "MIXTURES", "EPOCHS", "NOISE", "BATCH", "LENGTH", "LEARNING_RATE", "CLIP", "SEED"
+    )  # fmt: skip
     made_from = {
         "vae": vae_header["fingerprint"],
         "latents": fingerprint,
@@ -149,7 +152,9 @@ def go_on(s: SimpleNamespace) -> None:
     train, validation = (
         [load_of(path, vae)[1] for path in paths] for paths in (chosen, own_validation)
     )
-    constants = ("BATCH", "LENGTH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_RATE")
+    constants = (
+        "NOISE", "BATCH", "LENGTH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_RATE"
+    )  # fmt: skip
     made_from = {"vae": vae["fingerprint"], "former": former["fingerprint"], "drives": s.DRIVES}
     made_from |= {name: getattr(s, name) for name in constants}
     rnn.train().requires_grad_(True)
@@ -175,7 +180,7 @@ def fit(
         start = time.monotonic()
         groups = batches(train, s.BATCH, np.random.default_rng((s.SEED, epoch)))
         for i, group in enumerate(groups):
-            for loss, parts in _losses(rnn, group, s.LENGTH):
+            for loss, parts in _losses(rnn, group, s.LENGTH, s.NOISE):
                 training.note(loss, parts)
                 for parameters in optimizer.param_groups:
                     parameters["lr"] = learning_rate(highest, training.progress(i / len(groups)))
@@ -187,19 +192,20 @@ def fit(
         found = averages(
             losses
             for group in batches(validation, s.BATCH, np.random.default_rng(s.SEED))
-            for losses in _losses(rnn, group, s.LENGTH)
+            for losses in _losses(rnn, group, s.LENGTH, s.NOISE)
         )
         bar.set_postfix({name: f"{value:.3f}" for name, value in found.items()})
         training.end_epoch(found, time.monotonic() - start)
 
 
 def _losses(
-    rnn: MDNRNN, group: list[Latents], length: int
+    rnn: MDNRNN, group: list[Latents], length: int, noise: float
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """The loss of each chunk of a batch of episodes, the memory carried from chunk to chunk."""
     state = None
     for mu, logvar, *outcome in chunks(group, length):
-        loss, parts, state = rnn.loss(sample(mu, logvar), *outcome, state)
+        z = mu + noise * (0.5 * logvar).exp() * torch.randn_like(mu)
+        loss, parts, state = rnn.loss(z, *outcome, state)
         yield loss, parts
 
 

@@ -6,13 +6,16 @@ Writes   checkpoints/results/NAME.json (every race, and where the figures come f
          checkpoints/results/NAME.png (maps of the worst five laps)
          best_lap.mp4 (the best race, beside what V sees and what M expects next)
          checkpoints/pictures/best_lap.gif (its first 12 seconds, for a page that plays them)
-Time     about 1 minute on two cores; 100 tracks take 6
+         instead, with MEASURE = "m": checkpoints/results/m.json and m.png (what M is worth; it
+         reads data/latents, too, and checkpoints/mdn_rnn_dream.pt where there is one)
+Time     about 1 minute on two cores; 100 tracks take 6; what M is worth takes 2
 Run      python 06_evaluate.py
          python 06_evaluate.py --episodes 100 --name shipped     (the README's table)
          python 06_evaluate.py --driver autopilot --episodes 100 --name autopilot
          python 06_evaluate.py --env-id DreamCarRacing-v0 --name dream
          (the agent drives in its dream: there is no map, and the film of the best dream is
          checkpoints/dream.mp4, beside a real race of the same agent)
+         python 06_evaluate.py --measure m                       (what M is worth)
 """
 
 from utils.runtime.start import run
@@ -25,6 +28,7 @@ from tqdm import tqdm
 
 from models.inference import ROWS
 from utils.drivers.registry import DRIVERS
+from utils.evolution.worth import measure_m, said_of_m
 from utils.pictures.plots import worst_laps
 from utils.racing.agent import Races
 from utils.racing.driver_races import DriverRaces
@@ -48,6 +52,9 @@ from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import TrainedAgent, load_agent, load_dreaming, load_vae
+from utils.world_model.episodes import episodes
+from utils.world_model.latents import load_of
+from utils.world_model.training import split
 
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----
 EPISODES = 10  # tracks to drive, as CAR RACER-v3 VMC reports; 100 for the table
@@ -58,10 +65,14 @@ DRIVER = "agent"  # or "autopilot" or "random", to compare with
 LINE_OFFSET = 2.5  # units off the centre line that the autopilot's line may take
 GRIP = 0.94  # share of the road's grip that the autopilot uses
 CONTROLLER = "controller"  # which C drives: checkpoints/CONTROLLER.pt
+MEASURE = "races"  # or "m": what M is worth, its dreams against real drives
+TEMPERATURE = 1.0  # of these dreams: 0 is the likeliest future, 1 as uncertain as M is
 LOOK_EVERY = 1  # frames from one look of V to the next; 2 is an eye of 25 frames a second
+BLIND = "hold"  # z between two looks stays as it is; "dream" lets it go on as M expects
 NAME = "latest"  # of the report
 FILM = "best_lap.mp4"  # the best race; "none" leaves it out
 WORKERS = cores()  # processes; 0 drives in this one; the scores are the same for any
+LATENTS = "data/latents"  # real drives, of which M was not trained on every twentieth
 CHECKPOINTS = "checkpoints"  # where V, M and C are and the report goes
 # ---------------------------------------------------------------------------
 
@@ -72,9 +83,13 @@ def main(argv: list[str] | None = None) -> None:
         EPISODES=whole(1, 1_000_000), FIRST_SEED=seed(), ENV_ID=choice(*ENV_IDS),
         TEMPERATURE=number(0, HOTTEST), DRIVER=choice("agent", *DRIVERS),
         LINE_OFFSET=number(0, 5.5), GRIP=number(0.05, 1), CONTROLLER=word(),
-        LOOK_EVERY=whole(1, 1000), NAME=word(), FILM=film_name(),
-        WORKERS=processes(), CHECKPOINTS=folder(),
+        MEASURE=choice("races", "m"),
+        LOOK_EVERY=whole(1, 1000), BLIND=choice("hold", "dream"), NAME=word(), FILM=film_name(),
+        WORKERS=processes(), LATENTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
+    if s.MEASURE == "m":
+        measure(s)
+        return
     dreams = s.ENV_ID == DREAM_ID
     if dreams and s.DRIVER == "autopilot":
         raise UserError(
@@ -94,7 +109,8 @@ def main(argv: list[str] | None = None) -> None:
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None
     parameters = agent.parameters if agent else np.zeros(0)
     seeds = range(s.FIRST_SEED, s.FIRST_SEED + s.EPISODES)
-    races = [Race(seed, parameters, trace=not dreams, look_every=s.LOOK_EVERY) for seed in seeds]
+    looks = {"look_every": s.LOOK_EVERY, "blind": s.BLIND}
+    races = [Race(seed, parameters, trace=not dreams, **looks) for seed in seeds]
 
     with (
         tqdm(total=len(races), desc="racing", unit="race") as bar,
@@ -104,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
         laps = workers.run(races, on_result=lambda *_: bar.update())
     made_from = {"env_id": s.ENV_ID, "driver": s.DRIVER}
     if agent:
-        made_from |= {**agent.origin, "look_every": s.LOOK_EVERY}
+        made_from |= {**agent.origin, **looks}
     elif s.DRIVER == "autopilot":
         made_from |= _autopilot(s)
     if dreams:
@@ -119,14 +135,30 @@ def main(argv: list[str] | None = None) -> None:
         best = max(laps, key=lambda lap: lap.score)
         try:
             if dreams:
-                made = film_dream(shown, _options(s), agent, best, s.LOOK_EVERY)
+                made = film_dream(shown, _options(s), agent, best, **looks)
             else:
-                made = film(shown, moving, s.ENV_ID, agent, best, s.LOOK_EVERY)
+                made = film(shown, moving, s.ENV_ID, agent, best, **looks)
         except (OSError, UserError) as error:
             raise UserError(f"no film: {error} The scores are safe in {report}.") from error
         if made:
             what = "dream" if dreams else "track"
             print(f"{shown} shows the best one: {what} {best.seed}, score {best.score:.1f}")
+
+
+def measure(s) -> None:
+    """What M is worth, instead of what the agent scores."""
+    report = Path(s.CHECKPOINTS) / "results" / "m.json"
+    demand_writable({report: "report on M", report.with_suffix(".png"): "picture"})
+    sweep(report.parent)
+    agent = load_agent(s.CHECKPOINTS, s.CONTROLLER)
+    _, vae = load_vae(s.CHECKPOINTS)
+    rnn, header = load_dreaming(s.CHECKPOINTS, vae["fingerprint"])
+    dreaming = rnn if header["fingerprint"] != agent.origin["rnn"] else None
+    _, paths = split(episodes(s.LATENTS, "latents"))
+    unseen = [load_of(path, vae)[1] for path in paths]
+    made_from = {**agent.origin, "dreaming_rnn": header["fingerprint"]}
+    found = measure_m(report, agent, dreaming, unseen, s.TEMPERATURE, s.WORKERS, made_from)
+    print(f"{said_of_m(found)}; all figures are in {report}")
 
 
 def _autopilot(s) -> dict[str, float]:

@@ -10,9 +10,10 @@ import torch
 import models.inference
 from models.controller import pack, squash, unpack
 from models.inference import ROWS
+from models.mdn_rnn import expected_next
 from utils.drivers.autopilot import Autopilot
 from utils.drivers.registry import DRIVERS
-from utils.racing.agent import Agent, Races
+from utils.racing.agent import TRUST, Agent, Races
 from utils.racing.driver_races import DriverRaces
 from utils.racing.race import FRAME_COST, Race, RunningRace
 from utils.runtime.workers import Workers
@@ -111,6 +112,53 @@ def test_between_two_looks_z_stays_as_it_was():
         for row, every in enumerate((1, 2, 3)):
             assert np.array_equal(rows[row], seen[t - t % every][row])
     assert not np.array_equal(seen[0], seen[1])
+
+
+@torch.inference_mode()
+def test_between_two_looks_z_goes_on_as_m_expects():
+    vae, rnn = tiny.networks()
+    dreaming, holding, always = (Agent(vae, rnn) for _ in range(3))
+    for row, every in enumerate((1, 2, 3, 3)):
+        dreaming.begin(row, tiny.lively(row), every, "hold" if row == 3 else "dream")
+        holding.begin(row, tiny.lively(row), every)
+        always.begin(row, tiny.lively(row))
+    rng = np.random.default_rng(0)
+    z, states = [None] * 3, [None] * 3
+    expected = [None] * 3
+    for t in range(7):
+        frames = rng.integers(0, 256, always.frames.shape)
+        dreaming.frames[:] = holding.frames[:] = always.frames[:] = frames
+        actions, held, _ = (agent.decide() for agent in (dreaming, holding, always))
+        for row, every in enumerate((1, 2, 3)):
+            seen = torch.from_numpy(always.features[row, : tiny.LATENT_DIM].copy())
+            z[row] = seen if t % every == 0 else z[row] + TRUST * (expected[row] - z[row])
+            h = states[row][0].flatten() if t else torch.zeros(tiny.HIDDEN)
+            features = torch.from_numpy(dreaming.features[row])
+            torch.testing.assert_close(features, torch.cat([z[row], h]))
+            action = torch.from_numpy(actions[row])
+            prediction, states[row] = rnn(z[row][None, None], action[None, None], states[row])
+            expected[row] = expected_next(prediction)[0, 0]
+        for row in (0, 3):  # who always looks, and who holds, in the company of dreamers
+            assert np.array_equal(dreaming.features[row], holding.features[row])
+        assert not t or not np.array_equal(dreaming.features[2], holding.features[2])
+        for agent, done in ((dreaming, actions), (holding, held), (always, held)):
+            agent.remember(done)
+
+
+def test_who_always_looks_has_nothing_to_dream(monkeypatch):
+    monkeypatch.setattr(Agent, "_imagined", None)
+    race = mixed_races()[0]
+    dreaming, holding = drive([race._replace(blind="dream"), race._replace(look_every=3)])
+    assert facts(dreaming) == facts(drive([race])[0])
+    assert facts(dreaming) != facts(holding)
+
+
+def test_a_race_may_dream_between_looks():
+    race = mixed_races()[0]._replace(look_every=3)
+    holding, dreaming = drive([race, race._replace(blind="dream")])
+    assert facts(holding) == facts(drive([race])[0])
+    assert facts(dreaming) == facts(drive([race._replace(blind="dream")])[0])
+    assert facts(holding) != facts(dreaming)
 
 
 def test_a_race_may_look_less_often():

@@ -175,8 +175,9 @@ def test_the_film_looks_as_seldom_as_the_race_did(agent, monkeypatch):
     lively = agent._replace(parameters=tiny.lively(1))
     reported = drive(lively, Race(SEED, lively.parameters, look_every=3))
     evaluation.film("x.mp4", "x.gif", FAST_ID, lively, reported, look_every=3)
-    with pytest.raises(UserError, match="instead of"):
-        evaluation.film("x.mp4", "x.gif", FAST_ID, lively, reported)
+    for other in ({}, {"look_every": 3, "blind": "dream"}):
+        with pytest.raises(UserError, match="instead of"):
+            evaluation.film("x.mp4", "x.gif", FAST_ID, lively, reported, **other)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -106,8 +106,10 @@ def test_06_lets_v_look_less_often(project, monkeypatch):
 
     monkeypatch.setattr(Workers, "run", run)
     with pytest.raises(KeyboardInterrupt):
-        tiny.stage(6, episodes=2, first_seed=6, controller="straight_on", look_every=3)
-    assert [(race.seed, race.look_every) for race in driven] == [(6, 3), (7, 3)]
+        tiny.stage(6, episodes=2, first_seed=6, controller="straight_on",
+                   look_every=3, blind="dream")
+    looks = [(race.seed, race.look_every, race.blind) for race in driven]
+    assert looks == [(6, 3, "dream"), (7, 3, "dream")]
 
 
 def test_06_lets_other_drivers_race(project):

@@ -14,7 +14,7 @@ from models.controller import squash, unpack
 from models.dream import Luck, World
 from models.mdn_rnn import MDNRNN
 from utils.runtime.workers import Workers
-from utils.world_model.starts import Starts, drawn, warm_up
+from utils.world_model.starts import Starts, warm_up
 
 DREAMS = 512  # dreams advanced at once in one process, whoever they belong to
 
@@ -58,13 +58,11 @@ class Dreamer:
         weights, bias = map(torch.from_numpy, unpack(parameters))
         weights, bias = weights.transpose(1, 2).contiguous(), bias.unsqueeze(1)
 
-        before, gumbel, normal = _luck(dreams, self._world)
-        seen = drawn(dreams.starts, before)
-        z = for_all(seen[:, -1])
-        world_h, world_c = map(for_all, warm_up(self._world, dreams.starts, seen))
+        gumbel, normal = _luck(dreams, self._world)
+        z, world_h, world_c = map(for_all, warm_up(self._world, dreams.starts))
         h, c = world_h, world_c
         if self._memory:
-            h, c = map(for_all, warm_up(self._memory, dreams.starts, seen))
+            _, h, c = map(for_all, warm_up(self._memory, dreams.starts))
         total, running = torch.zeros(len(z)), torch.ones(len(z))
         for t in range(dreams.horizon):
             features = torch.cat([z, h], 1).unflatten(0, (candidates, starts))
@@ -92,17 +90,17 @@ def dream(
         return np.concatenate(workers.run(jobs, on_result=lambda *_: bar.update()))
 
 
-def _luck(dreams: Dreams, world: World) -> tuple[np.ndarray, Tensor, Tensor]:
-    """By each start's own seed: for V's posterior before it, and for M's mixtures after it."""
+def _luck(dreams: Dreams, world: World) -> tuple[Tensor, Tensor]:
+    """gumbel (T, S, Z, K) and normal (T, S, Z) of `models.dream.Luck`, by each start's own seed."""
     latent_dim, mixtures = world.sizes["latent_dim"], world.sizes["mixtures"]
     drawn = []
     for seed in dreams.seeds:
         rng = np.random.default_rng(seed)
         drawn.append((
-            rng.standard_normal(dreams.starts.mu.shape[1:], np.float32),
             rng.gumbel(size=(dreams.horizon, latent_dim, mixtures)).astype(np.float32),
             rng.standard_normal((dreams.horizon, latent_dim), np.float32),
         ))  # fmt: skip
-    before, *after = (np.stack(arrays) for arrays in zip(*drawn, strict=True))
-    gumbel, normal = (torch.from_numpy(array).transpose(0, 1) for array in after)
-    return before, gumbel, normal
+    gumbel, normal = (
+        torch.from_numpy(np.stack(arrays)).transpose(0, 1) for arrays in zip(*drawn, strict=True)
+    )
+    return gumbel, normal

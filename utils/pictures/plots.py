@@ -280,6 +280,56 @@ def own_drives(path: str | Path, drives: Sequence[Mapping[str, Any]]) -> None:
 
 
 @OUR_STYLE
+def worth_of_m(path: str | Path, report: Mapping[str, Any]) -> None:
+    """How far M sees ahead, what its dream promises beside what the track gives, and the end.
+
+    Args:
+        report: of `utils.evolution.worth.measure_m`.
+    """
+    figure = Figure(figsize=(12.6, 4.0), layout="constrained")
+    ahead, returns, end = figure.subplots(1, 3)
+    frames = [int(count) for count in report["errors"]]
+    looks = zip(next(iter(report["errors"].values())), (GREY, BLUE, INK, ORANGE), strict=False)
+    for name, colour in looks:
+        found = [errors[name]["frame"] for errors in report["errors"].values()]
+        spread = [figure["standard_error"] or 0 for figure in found]
+        ahead.errorbar(
+            frames, [figure["mean"] for figure in found], spread,
+            color=colour, marker="o", ms=3, lw=1.4, capsize=2, label=name,
+        )  # fmt: skip
+    ahead.set_xscale("log")
+    ahead.set_xticks(frames, frames)
+    ahead.set_xlabel("frames ahead", color=INK, fontsize=9)
+    ahead.set_ylabel("squared error of a pixel", color=INK, fontsize=9)
+    ahead.set_ylim(bottom=0)
+    ahead.legend(frameon=False, fontsize=8)
+
+    for row in report["returns"]["controllers"]:
+        x, y = row["real"], row["dreamt"]
+        returns.errorbar(
+            x["mean"], y["mean"], y["standard_error"] or 0, x["standard_error"] or 0, "o", ms=4,
+            color=ORANGE if row["sigma"] == 0 else BLUE, lw=0.8,
+        )  # fmt: skip
+    low, high = (f(*returns.get_xlim(), *returns.get_ylim()) for f in (min, max))
+    returns.set(xlim=(low, high), ylim=(low, high))
+    _diagonal(returns)
+    horizon = report["returns"]["horizon"]
+    returns.set_xlabel(f"points in {horizon} real frames", color=INK, fontsize=9)
+    returns.set_ylabel("points in as many dreamt ones", color=INK, fontsize=9)
+
+    seen = [row for row in report["end"] if row["ends"]]
+    end.plot([row["predicted"] for row in seen], [row["ended"] for row in seen], "o", color=BLUE)
+    end.set_xscale("log")
+    end.set_yscale("log")
+    _diagonal(end)
+    end.set_xlabel("predicted chance of the end", color=INK, fontsize=9)
+    end.set_ylabel("how often it came", color=INK, fontsize=9)
+    for axes in (ahead, returns, end):
+        _tidy(axes)
+    _save(figure, path)
+
+
+@OUR_STYLE
 def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
     """Maps of the worst laps (up to five), in one scale: the road, the car's trace, its mishap.
 
@@ -357,6 +407,11 @@ def _road(track: np.ndarray) -> np.ndarray:
     aside = ROAD_HALF_WIDTH * np.stack([-along[:, 1], along[:, 0]], axis=1)
     left, right = track + aside, track - aside
     return np.concatenate([left, left[:1], right[:1], right[::-1]])
+
+
+def _diagonal(axes: Axes) -> None:
+    """Where what was expected is what came."""
+    axes.axline((1, 1), (2, 2), color=GREY, lw=1, zorder=1)
 
 
 def _tidy(axes: Axes) -> None:

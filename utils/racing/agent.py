@@ -21,11 +21,13 @@ from tqdm import tqdm
 
 from models.controller import squash, unpack
 from models.inference import ROWS, Encoder, Memory
-from models.mdn_rnn import MDNRNN
+from models.mdn_rnn import MDNRNN, expected_next
 from models.vae import VAE
 from utils.racing.race import Environment, Lap, Race, RunningRace
 from utils.runtime.workers import Workers
 from utils.simulator.envs import make_env, shrink
+
+TRUST = 0.4  # share of the change expected by M that z follows; with all of it M loses its way
 
 
 class Agent:
@@ -34,6 +36,7 @@ class Agent:
     def __init__(self, vae: VAE, rnn: MDNRNN) -> None:
         self._encoder = Encoder(vae)
         self._memory = Memory(rnn)
+        self._rnn = rnn
         self.frames = np.zeros((ROWS, 64, 64, 3), np.uint8)  # what each car sees
         width = vae.sizes["latent_dim"] + rnn.sizes["hidden"]
         self.features = np.zeros((ROWS, width), np.float32)  # [z, h]
@@ -42,24 +45,36 @@ class Agent:
         self._z = torch.zeros(ROWS, vae.sizes["latent_dim"])
         self._look_every = torch.ones(ROWS, dtype=torch.int64)
         self._age = torch.zeros(ROWS, dtype=torch.int64)  # frames since the race began
+        self._dreams = torch.zeros(ROWS, dtype=torch.bool)  # between two looks
 
-    def begin(self, row: int, parameters: np.ndarray, look_every: int = 1) -> None:
-        """A new race in `row`: an empty memory and its own C."""
+    def begin(
+        self, row: int, parameters: np.ndarray, look_every: int = 1, blind: str = "hold"
+    ) -> None:
+        """A new race in `row`: an empty memory and its own C; the rest as in a `Race`."""
         self._memory.forget(row)
         self._look_every[row], self._age[row] = look_every, 0
+        self._dreams[row] = blind == "dream"
         self._weights[row], self._bias[row] = unpack(parameters.astype(np.float32))
 
     def decide(self) -> np.ndarray:
         """`frames` -> actions (ROWS, 3) float32; leaves [z, h] in `features`."""
         seen, _ = self._encoder.encode(torch.from_numpy(self.frames))
         looks = self._age % self._look_every == 0
-        self._z = torch.where(looks[:, None], seen, self._z)
+        kept = self._imagined() if (self._dreams & ~looks).any() else self._z
+        self._z = torch.where(looks[:, None], seen, kept)
         self._age += 1
         latent_dim = self._z.shape[1]
         self.features[:, :latent_dim] = self._z.numpy()
         self.features[:, latent_dim:] = self._memory.h.numpy()
         raw = np.matmul(self._weights, self.features[:, :, None])[:, :, 0] + self._bias
         return squash(raw)
+
+    @torch.inference_mode()
+    def _imagined(self) -> torch.Tensor:
+        """z (ROWS, Z), moved on in the rows that dream, by a share of the change M expects."""
+        expected = expected_next(self._rnn.predict(self._memory.h.unsqueeze(1)))[:, 0]
+        moved = torch.lerp(self._z, expected, TRUST)
+        return torch.where(self._dreams[:, None], moved, self._z)
 
     def remember(self, actions: np.ndarray) -> None:
         """Let M take in what was seen and what was done."""
@@ -94,7 +109,7 @@ class Races:
         running = RunningRace(race, env)
         self.running[row] = job_id, running
         self.agent.frames[row] = shrink(running.obs)
-        self.agent.begin(row, race.parameters, race.look_every)
+        self.agent.begin(row, race.parameters, race.look_every, race.blind)
 
     def advance(self) -> list[tuple[int, Lap]]:
         """One frame of every race; returns the laps that ended with it."""

@@ -86,8 +86,9 @@ def load_report(path: Path) -> dict[str, Any]:
 
 
 def film(
-    path: Path, moving: Path, env_id: str, trained: TrainedAgent, lap: Lap, look_every: int = 1
-) -> bool:
+    path: Path, moving: Path, env_id: str, trained: TrainedAgent, lap: Lap, look_every: int = 1,
+    blind: str = "hold",
+) -> bool:  # fmt: skip
     """Drive `lap` once more, in front of a camera.
 
     Args:
@@ -99,14 +100,16 @@ def film(
     Raises:
         UserError: the film cannot be written, or the race went otherwise than it did before.
     """
-    return write_video(path, _filmed(env_id, trained, lap, look_every), moving)
+    return write_video(path, _filmed(env_id, trained, lap, look_every, blind), moving)
 
 
 @torch.inference_mode()
-def _filmed(env_id: str, trained: TrainedAgent, lap: Lap, look_every: int) -> Iterator[np.ndarray]:
+def _filmed(
+    env_id: str, trained: TrainedAgent, lap: Lap, look_every: int, blind: str = "hold"
+) -> Iterator[np.ndarray]:
     vae, rnn, parameters, _ = trained
     races = Races(env_id, vae, rnn, render_mode="rgb_array")
-    races.start(0, Race(lap.seed, parameters, look_every=look_every))
+    races.start(0, Race(lap.seed, parameters, look_every=look_every, blind=blind))
     agent, begun = races.agent, races.running[0]
     assert begun is not None
     _, running = begun

@@ -38,7 +38,8 @@ class Race(NamedTuple):
     teacher: dict[str, Any] | None = None  # an autopilot's settings: record what it would do
     teacher_share: float = 0.0  # share of this race's stretches that the teacher itself drives
     trace: bool = False  # record where the car was
-    look_every: int = 1  # frames from one look of V to the next; between them z stays
+    look_every: int = 1  # frames from one look of V to the next
+    blind: str = "hold"  # between them z stays; "dream": it goes on as M expects
 
 
 @dataclass

@@ -23,7 +23,6 @@ from utils.storage.networks import load_dreaming, load_vae
 from utils.world_model.latents import load_latents, load_of
 from utils.world_model.starts import (
     Starts,
-    drawn,
     load_starts,
     some_moment,
     starts_path,
@@ -87,9 +86,7 @@ class DreamCarRacing(gym.Env[np.ndarray, np.ndarray]):
         """Begin at another real moment, with a memory of the second before it."""
         super().reset(seed=seed)
         start = self._start()
-        z = drawn(start, self.np_random.standard_normal(start.mu.shape, np.float32))
-        self._h, self._c = warm_up(self._world, start, z)
-        self._z = z[:, -1]
+        self._z, self._h, self._c = warm_up(self._world, start)
         self.reward = 0.0
         return self._seen(), self._info(0.0)
 

@@ -24,7 +24,6 @@ class Starts(NamedTuple):
     """N moments. They hold what V saw, not what M made of it, so that every M can begin there."""
 
     mu: np.ndarray  # (N, FRAMES + 1, Z) float32; the last frame is the moment itself
-    logvar: np.ndarray  # (N, FRAMES + 1, Z) float32
     action: np.ndarray  # (N, FRAMES, 3) float32
     seen: np.ndarray  # (N,) int64, how many of FRAMES there are; before them are zeros
 
@@ -40,7 +39,6 @@ def start_at(latents: Latents, t: int) -> Starts:
     pad = ((missing, 0), (0, 0))
     return Starts(
         np.pad(latents.mu[first : t + 1], pad)[None],
-        np.pad(latents.logvar[first : t + 1], pad)[None],
         np.pad(latents.action[first:t], pad)[None],
         np.array([t - first]),
     )
@@ -110,20 +108,15 @@ def starts_path(checkpoints: str | Path) -> Path:
 
 
 @torch.inference_mode()
-def warm_up(world: World, starts: Starts, z: Tensor) -> tuple[Tensor, Tensor]:
-    """h and c (N, H) of an M that has seen the starts' frames; z (N, FRAMES + 1, Z) of `drawn`."""
+def warm_up(world: World, starts: Starts) -> tuple[Tensor, Tensor, Tensor]:
+    """z (N, Z) of the moments, and h and c (N, H) of an M that has seen what was before them."""
+    z, action, seen = map(torch.from_numpy, starts)
     h, c = world.fresh(len(z))
-    action, seen = torch.from_numpy(starts.action), torch.from_numpy(starts.seen)
     for t in range(FRAMES):
         exists = (t >= FRAMES - seen)[:, None]
         after_h, after_c = world.remember(z[:, t], action[:, t], h, c)
         h, c = torch.where(exists, after_h, h), torch.where(exists, after_c, c)
-    return h, c
-
-
-def drawn(starts: Starts, normal: np.ndarray) -> Tensor:
-    """z (N, FRAMES + 1, Z) from V's posterior, by normal numbers of the same shape."""
-    return torch.from_numpy(starts.mu + np.exp(0.5 * starts.logvar) * normal.astype(np.float32))
+    return z[:, -1], h, c
 
 
 def save_starts(path: Path, starts: Starts, vae: str, versions: dict[str, str]) -> str:
@@ -145,7 +138,6 @@ def load_starts(path: Path, vae: dict) -> Starts:
     count, latent_dim = len(np.atleast_1d(arrays.get("seen", 0))), vae["sizes"]["latent_dim"]
     wanted = {
         "mu": ((count, FRAMES + 1, latent_dim), np.float32),
-        "logvar": ((count, FRAMES + 1, latent_dim), np.float32),
         "action": ((count, FRAMES, 3), np.float32),
         "seen": ((count,), np.int64),
     }

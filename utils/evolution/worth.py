@@ -1,0 +1,238 @@
+"""What M is worth: whether a C gets out of its dream what it gets on the track."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from models.controller import FeatureScale
+from models.dream import World
+from models.inference import ROWS
+from models.mdn_rnn import MDNRNN
+from models.vae import VAE
+from utils.evolution.dreaming import DREAMS, Dreamer, Dreams
+from utils.pictures.plots import worth_of_m
+from utils.racing.agent import Races
+from utils.racing.race import Race
+from utils.runtime.timing import Clock
+from utils.runtime.workers import OneAtATime, Workers
+from utils.simulator import seeds
+from utils.simulator.envs import FAST_ID
+from utils.storage.artifacts import save_json
+from utils.storage.networks import TrainedAgent
+from utils.storage.provenance import provenance
+from utils.world_model.foresight import calibration, errors, mean_and_error
+from utils.world_model.latents import Latents
+from utils.world_model.starts import start_at, together
+
+HORIZON = 250  # frames of a return: five seconds, as stage 05 dreams them
+SIGMAS = (0.003, 0.01, 0.03, 0.1, 0.3)  # of C's around the one at hand, in standardised features
+DRAWS = 2  # of them at each sigma
+TRACKS = 8  # selection tracks that each C drives
+MOMENTS = 8  # of each drive, at which dreams begin
+SEED = 1  # of the C's and of the dreams' luck
+
+
+class RealDrive(NamedTuple):
+    """A race as the agent saw it. It reads mu alone: V's doubt, logvar, is minus infinity."""
+
+    latents: Latents
+    complete: bool
+
+
+class RealDrives:
+    """Handler of `utils.runtime.workers`, of ROWS places: a job is a `Race`, its result a drive."""
+
+    def __init__(self, env_id: str, vae: VAE, rnn: MDNRNN) -> None:
+        self._races = Races(env_id, vae, rnn)
+        self._latent_dim = vae.sizes["latent_dim"]
+        self._noted: dict[int, list[tuple[np.ndarray, np.ndarray, float, bool]]] = {}
+
+    def start(self, job_id: int, race: Race) -> None:
+        """Begin a race."""
+        self._races.start(job_id, race)
+        self._noted[job_id] = []
+
+    def advance(self) -> list[tuple[int, RealDrive]]:
+        """One frame of every race; returns the drives that ended with it."""
+        under_way = [(row, *taken) for row, taken in enumerate(self._races.running) if taken]
+        finished = self._races.advance()
+        for row, job_id, race in under_way:
+            z = self._races.agent.features[row, : self._latent_dim].copy()
+            self._noted[job_id].append((z, race.action.copy(), race.reward, race.terminated))
+        return [
+            (job_id, RealDrive(_latents(self._noted.pop(job_id)), lap.complete))
+            for job_id, lap in finished
+        ]
+
+
+def _latents(noted: list[tuple[np.ndarray, np.ndarray, float, bool]]) -> Latents:
+    z, action, reward, terminated = zip(*noted, strict=True)
+    mu = np.stack([*z, z[-1]])  # V never sees the frame after the last action
+    return Latents(
+        mu,
+        np.full_like(mu, -np.inf),
+        np.stack(action),
+        np.array(reward, np.float32),
+        np.array(terminated),
+    )
+
+
+def measure_m(
+    path: Path, agent: TrainedAgent, dreaming: MDNRNN | None, unseen: Sequence[Latents],
+    temperature: float, count: int, made_from: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Measure what M's dream is worth, write the report and draw it beside; returns the report.
+
+    Args:
+        path: of the report; the picture has the same name.
+        dreaming: the M that dreams, unless it is the one whose h C reads.
+        unseen: drives that M was not trained on.
+        temperature: of the dreams.
+        count: of workers.
+        made_from: what else to write into the report.
+    """
+    clock, m = Clock(0, 1), dreaming or agent.rnn
+    controllers = around(agent.parameters, FeatureScale.of(agent.rnn))
+    drives = drive_for_real(agent, [parameters for _, parameters in controllers], count)
+    real, dreamt = returns(agent.rnn, dreaming, temperature, controllers, drives, count)
+    worlds = {
+        "M": World(m, temperature),
+        "M, likeliest future": World(m, 0),
+        "untrained M": World(untrained(m), temperature),
+    }
+    report = {
+        "kind": "report on M",
+        **made_from,
+        **provenance(),
+        "temperature": temperature,
+        "errors": errors(agent.vae, worlds, unseen, SEED),
+        "returns": compared([sigma for sigma, _ in controllers], real, dreamt),
+        "end": calibration(m, [*unseen, *(drive.latents for row in drives for drive in row)]),
+    }
+    report["wall_seconds"] = round(clock.seconds, 1)
+    save_json(path, report)
+    worth_of_m(path.with_suffix(".png"), report)
+    return report
+
+
+def said_of_m(report: dict[str, Any]) -> str:
+    """What came of it, to print."""
+    found, after = report["returns"], report["errors"]["50"]
+    m, still = (after[name]["frame"]["mean"] for name in ("M", "nothing changes"))
+    return (
+        f"dreams return {found['ratio']:.2f} ± {found['ratio_standard_error']:.2f} of what is real "
+        f"(correlation over {len(found['controllers'])} C's {found['correlation']:.2f}), and after "
+        f"50 frames err by {m / still:.2f} of what a frozen picture does"
+    )
+
+
+def untrained(rnn: MDNRNN) -> MDNRNN:
+    """An M of the same sizes with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return MDNRNN(**rnn.sizes).eval().requires_grad_(False)
+
+
+def around(parameters: np.ndarray, scale: FeatureScale) -> list[tuple[float | None, np.ndarray]]:
+    """The C at hand, draws around it with their sigma, good and bad, and zeros, which has none."""
+    rng = np.random.default_rng(SEED)
+    drawn = [
+        (sigma, parameters + scale.plain(sigma * rng.standard_normal(len(parameters))))
+        for sigma in SIGMAS for _ in range(DRAWS)
+    ]  # fmt: skip
+    return [(0.0, parameters), *drawn, (None, np.zeros_like(parameters))]
+
+
+def drive_for_real(
+    agent: TrainedAgent, controllers: Sequence[np.ndarray], count: int
+) -> list[list[RealDrive]]:
+    """Every C on the same TRACKS selection tracks, by `count` workers.
+
+    A race is followed for HORIZON frames after its last tile: what comes then is all the same.
+    """
+    races = [Race(seed, c, HORIZON) for c in controllers for seed in seeds.SELECT[:TRACKS]]
+    setup = {"env_id": FAST_ID, "vae": agent.vae, "rnn": agent.rnn}
+    with Workers(count, RealDrives, setup, slots=ROWS, preload=["utils.evolution.worth"]) as pool:
+        drives = _run(pool, races, "driving")
+    return [drives[i : i + TRACKS] for i in range(0, len(drives), TRACKS)]
+
+
+def moments(drive: RealDrive) -> list[int]:
+    """MOMENTS frames, evenly spread, whose next HORIZON frames are known.
+
+    After a failure they are known, for nothing comes any more. The end of a complete lap counts as
+    unknown: M cannot see how far the finish is.
+    """
+    frames = len(drive.latents.action)
+    failed = drive.latents.terminated[-1] and not drive.complete
+    last = frames - 1 if failed else max(0, frames - HORIZON)
+    return np.linspace(0, last, MOMENTS).astype(int).tolist()
+
+
+def returns(
+    rnn: MDNRNN, dreaming: MDNRNN | None, temperature: float,
+    controllers: Sequence[tuple[float | None, np.ndarray]], drives: Sequence[Sequence[RealDrive]],
+    count: int,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """What each C got in reality and gets in its dreams, from the same moments of its own drives.
+
+    Returns:
+        Two arrays (controllers, TRACKS): points over HORIZON frames, the mean over the moments of
+        a drive, and for the dreams over as many lucks as fit into one batch of them.
+    """
+    lucks = DREAMS // (TRACKS * MOMENTS)
+    jobs, real = [], []
+    for (_, parameters), row in zip(controllers, drives, strict=True):
+        places = [(drive.latents, t) for drive in row for t in moments(drive)]
+        real.append([drive.reward[t:][:HORIZON].sum() for drive, t in places])
+        starts = together([start_at(drive, t) for drive, t in places])
+        again = starts.take(np.repeat(np.arange(len(places)), lucks))
+        luck = [(SEED, i) for i in range(len(again.seen))]
+        jobs.append(Dreams(parameters[None], again, luck, HORIZON))
+    setup = {"function": Dreamer(rnn, dreaming, temperature)}
+    with Workers(count, OneAtATime, setup, preload=["utils.evolution.dreaming"]) as pool:
+        dreamt = _run(pool, jobs, "dreaming")
+    return tuple(
+        np.reshape(found, (len(controllers), TRACKS, -1)).mean(-1, dtype=float)
+        for found in (real, dreamt)
+    )
+
+
+def _run(workers: Workers, jobs: Sequence[Any], title: str) -> list[Any]:
+    with tqdm(total=len(jobs), desc=title, leave=False) as bar:
+        return workers.run(jobs, on_result=lambda *_: bar.update())
+
+
+def compared(
+    sigmas: Sequence[float | None], real: np.ndarray, dreamt: np.ndarray
+) -> dict[str, Any]:
+    """Returns (controllers, TRACKS) in figures; the first C is the one at hand.
+
+    "ratio" is its dreamt return over its real one, with a standard error from leaving out each
+    track in turn (the jackknife); "correlation" is over the controllers' means, 0 where either
+    does not vary.
+    """
+    rest = [(np.delete(dreamt[0], i).mean(), np.delete(real[0], i).mean()) for i in range(TRACKS)]
+    ratios = np.array([x / y for x, y in rest])
+    means = real.mean(1), dreamt.mean(1)
+    vary = min(np.ptp(figures) for figures in means) > 0
+    return {
+        "horizon": HORIZON,
+        "ratio": float(means[1][0] / means[0][0]),
+        "ratio_standard_error": float(ratios.std() * (TRACKS - 1) ** 0.5),
+        "correlation": float(np.corrcoef(*means)[0, 1]) if vary else 0.0,
+        "mean_real": float(means[0].mean()),
+        "mean_dreamt": float(means[1].mean()),
+        "controllers": [
+            {
+                "sigma": sigma,
+                "real": mean_and_error(real[i]),
+                "dreamt": mean_and_error(dreamt[i]),
+            }
+            for i, sigma in enumerate(sigmas)
+        ],
+    }
