@@ -66,7 +66,6 @@ LINE_OFFSET = 2.5  # units off the centre line that the autopilot's line may tak
 GRIP = 0.94  # share of the road's grip that the autopilot uses
 CONTROLLER = "controller"  # which C drives: checkpoints/CONTROLLER.pt
 MEASURE = "races"  # or "m": what M is worth, its dreams against real drives
-TEMPERATURE = 1.0  # of these dreams: 0 is the likeliest future, 1 as uncertain as M is
 LOOK_EVERY = 1  # frames from one look of V to the next; 2 is an eye of 25 frames a second
 BLIND = "hold"  # z between two looks stays as it is; "dream" lets it go on as M expects
 NAME = "latest"  # of the report
@@ -83,9 +82,8 @@ def main(argv: list[str] | None = None) -> None:
         EPISODES=whole(1, 1_000_000), FIRST_SEED=seed(), ENV_ID=choice(*ENV_IDS),
         TEMPERATURE=number(0, HOTTEST), DRIVER=choice("agent", *DRIVERS),
         LINE_OFFSET=number(0, 5.5), GRIP=number(0.05, 1), CONTROLLER=word(),
-        MEASURE=choice("races", "m"),
-        LOOK_EVERY=whole(1, 1000), BLIND=choice("hold", "dream"), NAME=word(), FILM=film_name(),
-        WORKERS=processes(), LATENTS=folder(), CHECKPOINTS=folder(),
+        MEASURE=choice("races", "m"), LOOK_EVERY=whole(1, 1000), BLIND=choice("hold", "dream"),
+        NAME=word(), FILM=film_name(), WORKERS=processes(), LATENTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
     if s.MEASURE == "m":
         measure(s)

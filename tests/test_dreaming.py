@@ -22,7 +22,6 @@ from utils.world_model.starts import (
     NEWEST,
     Moments,
     Starts,
-    drawn,
     load_starts,
     save_starts,
     start_at,
@@ -107,10 +106,9 @@ def test_what_the_world_draws_is_distributed_as_m_s_own_samples():
 def plain_dream(rnn, dreaming, parameters, start, seed, horizon, temperature):
     """The same by the networks themselves, one dream alone."""
     rng = np.random.default_rng(seed)
-    before = rng.standard_normal((1, FRAMES + 1, Z), np.float32)
     gumbel = torch.from_numpy(rng.gumbel(size=(horizon, Z, K)).astype(np.float32))
     normal = torch.from_numpy(rng.standard_normal((horizon, Z), np.float32))
-    seen, first = drawn(start, before), FRAMES - int(start.seen[0])
+    seen, first = torch.from_numpy(start.mu), FRAMES - int(start.seen[0])
     states = [None, None]
     if first < FRAMES:
         action = torch.from_numpy(start.action[:, first:])
@@ -187,20 +185,14 @@ def test_m_is_warmed_up_by_the_second_before(t):
     _, rnn = tiny.networks()
     latents = drive(120)
     start = start_at(latents, t)
-    h, c = warm_up(World(rnn), start, drawn(start, np.zeros(start.mu.shape)))
+    moment, h, c = warm_up(World(rnn), start)
     first = max(0, t - FRAMES)
     z, action = torch.from_numpy(latents.mu[first:t]), torch.from_numpy(latents.action[first:t])
     wanted = torch.zeros(1, 1, tiny.HIDDEN), torch.zeros(1, 1, tiny.HIDDEN)
     if t:
         _, wanted = rnn(z.unsqueeze(0), action.unsqueeze(0))
     torch.testing.assert_close((h, c), (wanted[0][0], wanted[1][0]))
-    assert np.array_equal(start.mu[0, -1], latents.mu[t])
-
-
-def test_what_v_saw_is_drawn_with_its_own_uncertainty():
-    start = start_at(drive(60), 55)
-    z = drawn(start, np.ones(start.mu.shape))
-    assert np.allclose(z, start.mu + np.exp(0.5 * start.logvar))
+    assert np.array_equal(moment[0], latents.mu[t])
 
 
 def test_starts_come_back_and_foreign_ones_are_refused(tmp_path):

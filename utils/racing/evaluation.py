@@ -135,6 +135,7 @@ def film_dream(
     trained: TrainedAgent,
     lap: Lap,
     look_every: int = 1,
+    blind: str = "hold",
 ) -> bool:
     """Dream `lap` once more, beside a race of the same agent on the track of the same seed.
 
@@ -147,13 +148,13 @@ def film_dream(
     Raises:
         UserError: the film cannot be written, or the dream went otherwise than it did before.
     """
-    return write_video(path, _filmed_dream(options, trained, lap, look_every))
+    return write_video(path, _filmed_dream(options, trained, lap, look_every, blind))
 
 
 def _filmed_dream(
-    options: dict[str, Any], trained: TrainedAgent, lap: Lap, look_every: int
+    options: dict[str, Any], trained: TrainedAgent, lap: Lap, look_every: int, blind: str
 ) -> Iterator[np.ndarray]:
-    race = Race(lap.seed, trained.parameters, look_every=look_every)
+    race = Race(lap.seed, trained.parameters, look_every=look_every, blind=blind)
     on_a_track = _scenes(FAST_ID, trained, race)
     real = next(on_a_track)
     for dream in _scenes(DREAM_ID, trained, race, **options):
