@@ -112,7 +112,7 @@ def test_05_drives_as_its_constants_say(project, planned):
         Plan(world="track", population=6, tracks=5, replayed=2, scouted=4, patience=33,
              least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels",
              select_tracks=1, select_every=1,
-             arithmetic=arithmetic(), starts=16, horizon=250, temperature=1.15, own=0.5,
+             arithmetic=arithmetic(), starts=16, horizon=250, temperature=1.0, own=0.5,
              failing=0.25, averaged=10)
     ]  # fmt: skip
 
@@ -346,17 +346,17 @@ def test_05_goes_on_the_track_from_where_it_dreamt(project):
     assert rows[3]["dreamt"] == rows[2]["dreamt"]
 
 
+def test_05_dreams_without_data_from_the_moments_that_ship(project):
+    shutil.rmtree("data")
+    assert "saved" in tiny.stage(5, **DREAMT)
+
+
 @pytest.mark.parametrize(("flags", "sentence"), [
     ({"fitness": "duels"}, "FITNESS .* must be score in the dream"),
     ({"own": 0.8, "failing": 0.3}, "FAILING .* must be at most"),
     ({"start": "imitation"}, "START .* must be zeros"),
     ({"latents": "nowhere"}, r"starts\.npz .*is missing; run python 04"),
 ])  # fmt: skip
-def test_05_dreams_without_data_from_the_moments_that_ship(project):
-    shutil.rmtree("data")
-    assert "saved" in tiny.stage(5, **DREAMT)
-
-
 def test_05_refuses_a_dream_that_cannot_be(project, flags, sentence):
     if "latents" in flags:
         (project / "checkpoints" / "starts.npz").unlink()
