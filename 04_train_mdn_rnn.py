@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     film_is_due = not s.EPOCHS and not film.exists()  # no state between epochs says so
     if is_trained(target, "M", made_from) and not film_is_due:
-        keep_starts(starts, episodes[::20], vae_header, s.SEED)
+        keep_starts(starts, encoded[::20], vae_header, s.SEED)
         print(f"{target} is trained from these latents already; delete it to train again")
         return
 
