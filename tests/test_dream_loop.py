@@ -17,7 +17,7 @@ OWN = {"rollouts": "data/dream/rollouts", "latents": "data/dream/latents"}
 ROUNDS, DRIVES, GENERATIONS = 2, 3, 2
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     """As good as a SIGKILL: whatever was not on disk by then is lost."""
 
 

@@ -10,7 +10,7 @@ import torch
 from models.controller import squash, unpack
 from models.dream import Luck, World
 from models.mdn_rnn import MDNRNN, sample_next
-from utils.evolution.dreaming import DREAMS, Dreamer, Dreams, dream
+from utils.evolution.dreaming import DREAMS, LOST, PACE_KEPT, Dreamer, Dreams, dream
 from utils.runtime.errors import UserError
 from utils.runtime.workers import OneAtATime, Workers
 from utils.storage.artifacts import save_arrays
@@ -113,7 +113,7 @@ def plain_dream(rnn, dreaming, parameters, start, seed, horizon, temperature):
     if first < FRAMES:
         action = torch.from_numpy(start.action[:, first:])
         states = [m(seen[:, first:-1], action)[1] for m in (rnn, dreaming)]
-    z, (weights, bias), total, running = seen[:, -1], unpack(parameters), 0.0, 1.0
+    z, (weights, bias), total, running, pace = seen[:, -1], unpack(parameters), 0.0, 1.0, 1.0
     for t in range(horizon):
         h = states[0][0][0] if states[0] else torch.zeros(1, tiny.HIDDEN)
         raw = torch.cat([z, h], 1).numpy() @ weights.T + bias
@@ -124,7 +124,8 @@ def plain_dream(rnn, dreaming, parameters, start, seed, horizon, temperature):
         mean, log_sigma = (x[0, 0].gather(-1, chosen)[:, 0] for x in prediction[1:3])
         z = (mean + normal[t] * log_sigma.exp() * math.sqrt(temperature)).unsqueeze(0)
         total += running * prediction.reward.item()
-        running *= 1 - prediction.terminated.sigmoid().item()
+        pace = PACE_KEPT * pace + (1 - PACE_KEPT) * prediction.reward.item()
+        running *= (1 - prediction.terminated.sigmoid().item()) * (pace > LOST)
     return total
 
 
@@ -175,6 +176,17 @@ def test_rewards_after_the_likely_end_hardly_count():
     rnn.outcome.bias[:] = torch.tensor([2.0, math.log(0.25 / 0.75)])  # 2 points, ends with 1/4
     returns = Dreamer(rnn, None, 1.0)(dreams())
     assert returns == pytest.approx(2 * (1 - 0.75**HORIZON) / 0.25, rel=1e-4)
+
+
+@pytest.mark.parametrize(("reward", "counted"), [(-0.1, 29), (0.1, 57), (0.2, 80)])
+def test_a_dream_without_progress_is_over(reward, counted):
+    """The average of rewards falls from 1 towards what is gained, and below 0.15 all is lost."""
+    _, rnn = tiny.networks()
+    rnn.outcome.weight.zero_()
+    rnn.outcome.bias[:] = torch.tensor([reward, -100.0])
+    assert LOST == 0.15
+    returns = Dreamer(rnn, None, 1.0)(dreams(horizon=80))
+    assert returns == pytest.approx(reward * counted, rel=1e-3)
 
 
 # Where they begin

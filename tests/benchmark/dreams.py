@@ -71,7 +71,7 @@ def _starts(latent_dim: int) -> Starts:
     rng = np.random.default_rng(0)
     mu = rng.standard_normal((STARTS, FRAMES + 1, latent_dim), np.float32)
     action = rng.random((STARTS, FRAMES, 3), np.float32)
-    return Starts(mu, np.zeros_like(mu), action, np.full(STARTS, FRAMES))
+    return Starts(mu, action, np.full(STARTS, FRAMES))
 
 
 @torch.inference_mode()

@@ -17,6 +17,8 @@ from utils.runtime.workers import Workers
 from utils.world_model.starts import Starts, warm_up
 
 DREAMS = 512  # dreams advanced at once in one process, whoever they belong to
+PACE_KEPT = 0.95  # of the average reward in each frame, so that it looks back 20 frames
+LOST = 0.15  # points a frame; below it a dream is over, as a race is without a new tile
 
 Seed = tuple[int, ...]
 
@@ -46,6 +48,9 @@ class Dreamer:
     def __call__(self, dreams: Dreams) -> np.ndarray:
         """Returns (N, S) float32: the rewards that M expects, in points, summed over the frames,
         each weighted by the probability that the race is not over yet.
+
+        A dream without progress is over. M has seen many cars return to the road, and dreams of
+        that whatever the driver does; with no more to gain, leaving the road costs what it should.
         """
         starts, count = len(dreams.seeds), len(dreams.parameters)
         candidates = DREAMS // starts
@@ -63,7 +68,7 @@ class Dreamer:
         h, c = world_h, world_c
         if self._memory:
             _, h, c = map(for_all, warm_up(self._memory, dreams.starts))
-        total, running = torch.zeros(len(z)), torch.ones(len(z))
+        total, running, pace = torch.zeros(len(z)), torch.ones(len(z)), torch.ones(len(z))
         for t in range(dreams.horizon):
             features = torch.cat([z, h], 1).unflatten(0, (candidates, starts))
             raw = torch.baddbmm(bias, features, weights).flatten(0, 1)
@@ -73,7 +78,8 @@ class Dreamer:
             luck = Luck(for_all(gumbel[t]), for_all(normal[t]))
             z, reward, ended = self._world.imagine(world_h, luck)
             total += running * reward
-            running *= 1 - ended
+            pace = PACE_KEPT * pace + (1 - PACE_KEPT) * reward
+            running *= (1 - ended) * (pace > LOST)
         return total.unflatten(0, (candidates, starts))[:count].numpy()
 
 
