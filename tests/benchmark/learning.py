@@ -119,7 +119,7 @@ def measure_rnn_training(latents: Path, effort: Effort, folder: Path) -> Figures
     (group,) = batches(episodes, count, np.random.default_rng(0))
 
     def train(turn: int) -> int:
-        for loss, parts in stage._losses(rnn, group, stage.LENGTH):
+        for loss, parts in stage._losses(rnn, group, stage.LENGTH, stage.NOISE):
             step(loss, parts)
         return sum(len(episode.action) for episode in group)
 
