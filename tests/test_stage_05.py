@@ -112,8 +112,8 @@ def test_05_drives_as_its_constants_say(project, planned):
         Plan(world="track", population=6, tracks=5, replayed=2, scouted=4, patience=33,
              least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels",
              select_tracks=1, select_every=1,
-             arithmetic=arithmetic(), starts=16, horizon=250, temperature=1.0, own=0.5,
-             failing=0.25, averaged=10)
+             arithmetic=arithmetic(), starts=16, horizon=250, temperature=1.0, own=0.3,
+             failing=0.4, averaged=10)
     ]  # fmt: skip
 
 
