@@ -50,4 +50,6 @@ def test_every_round_of_imitation_has_tracks_of_its_own(number, first):
 
 def test_every_driver_has_the_tracks_that_it_always_had():
     first = {driver: tracks[0] for driver, tracks in seeds.ROLLOUTS.items()}
-    assert first == {"autopilot": 100_000, "keyboard": 1_000_000, "random": 1_100_000}
+    assert first == {
+        "autopilot": 100_000, "keyboard": 1_000_000, "random": 1_100_000, "agent": 2_000_000
+    }  # fmt: skip
