@@ -101,6 +101,7 @@ def test_killed_in_any_stage_of_any_round_the_loop_ends_where_it_would_have(home
         assert np.array_equal(found[name], array), name
 
 
+@pytest.mark.slow
 def test_the_loop_run_again_changes_nothing(home):
     loop()
     before = arrays(home)

@@ -175,7 +175,7 @@ def test_01_keeps_what_the_agent_drove_before_its_search_went_on(project):
     }
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_01_records_the_agent_alike_for_any_number_of_workers(project, workers):
     tiny.stage(1, **OWN)
     expected = contents(project / "data" / "dream")
