@@ -97,11 +97,11 @@ def main(argv: list[str] | None = None) -> None:
     paths = files(directory)
     if not paths:
         raise UserError(f"{directory} holds no rollouts; ask for at least one episode.")
-    write_log(log, COLUMNS, [load_header(path, "rollout") for path in paths])
+    headers = [load_header(path, "rollout") for path in paths]
+    write_log(log, COLUMNS, headers)
     samples = [load_rollout(path)[1].obs for path in paths[:: max(1, len(paths) // 8)][:8]]
     contact_sheet(picture, samples)
     if s.AGENT_EPISODES:
-        headers = [load_header(path, "rollout") for path in paths]
         own_drives(curve, [header for header in headers if header["driver"] == "agent"])
     following = "03_encode_dataset.py" if s.AGENT_EPISODES else "02_train_vae.py"
     print(f"{len(paths)} episodes in {directory}; next: python {following}")
@@ -129,7 +129,7 @@ def record_others(s: SimpleNamespace) -> None:
 
 
 def record_agent(s: SimpleNamespace) -> None:
-    """Races of the agent as its search stands: by the mean of C's distribution, and by draws."""
+    """Races of the agent as its search stands: in turn by C and by draws around it."""
     vae, vae_header = load_vae(s.CHECKPOINTS)
     rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
     search = load_search(s.CHECKPOINTS, s.CONTROLLER, vae_header, rnn_header)

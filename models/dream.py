@@ -7,6 +7,7 @@ has a latent vector z (N, Z), the frame that is seen, and M's memory h and c (N,
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,14 @@ class Luck(NamedTuple):
 
     gumbel: Tensor  # (N, Z, K), they choose the mixtures
     normal: Tensor  # (N, Z)
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, count: int, sizes: dict[str, int]) -> "Luck":
+        """Those of `count` dreams by an M of these sizes."""
+        latent_dim, mixtures = sizes["latent_dim"], sizes["mixtures"]
+        gumbel = rng.gumbel(size=(count, latent_dim, mixtures)).astype(np.float32)
+        normal = rng.standard_normal((count, latent_dim), np.float32)
+        return cls(torch.from_numpy(gumbel), torch.from_numpy(normal))
 
 
 class Imagined(NamedTuple):

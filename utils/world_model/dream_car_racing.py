@@ -101,7 +101,9 @@ class DreamCarRacing(gym.Env[np.ndarray, np.ndarray]):
             raise InvalidAction(f"an action is steering, gas and brake, not {action!r}.")
         doing = torch.from_numpy(taken.clip(LEAST, MOST))[None]
         self._h, self._c = self._world.remember(self._z, doing, self._h, self._c)
-        self._z, expected, ended = self._world.imagine(self._h, self._luck())
+        self._z, expected, ended = self._world.imagine(
+            self._h, Luck.draw(self.np_random, 1, self._world.sizes)
+        )
         reward, end = float(expected), float(ended)
         self.reward += reward
         chance = 0.5 if self._temperature == 0 else self.np_random.random()
@@ -127,13 +129,6 @@ class DreamCarRacing(gym.Env[np.ndarray, np.ndarray]):
         path = self._episodes[int(self.np_random.integers(len(self._episodes)))]
         _, latents = load_of(path, self._vae_header)
         return some_moment(latents, self.np_random)
-
-    def _luck(self) -> Luck:
-        """The same count of numbers at every temperature."""
-        latent_dim, mixtures = (self._world.sizes[name] for name in ("latent_dim", "mixtures"))
-        gumbel = self.np_random.gumbel(size=(1, latent_dim, mixtures)).astype(np.float32)
-        normal = self.np_random.standard_normal((1, latent_dim), np.float32)
-        return Luck(torch.from_numpy(gumbel), torch.from_numpy(normal))
 
     def _seen(self) -> np.ndarray:
         (self._frame,) = decoded(self._vae, self._z.numpy())

@@ -71,12 +71,9 @@ def dream_on(
 ) -> Tensor:
     """z (N, Z), memory h and c (N, H), actions (N, T, A) -> z as M dreams them, (N, T, Z)."""
     count, dreamt = len(z), []
-    latent_dim, mixtures = world.sizes["latent_dim"], world.sizes["mixtures"]
     for action in actions.unbind(1):
         h, c = world.remember(z, action, h, c)
-        gumbel = rng.gumbel(size=(count, latent_dim, mixtures)).astype(np.float32)
-        normal = rng.standard_normal((count, latent_dim), np.float32)
-        z = world.imagine(h, Luck(torch.from_numpy(gumbel), torch.from_numpy(normal))).z
+        z = world.imagine(h, Luck.draw(rng, count, world.sizes)).z
         dreamt.append(z)
     return torch.stack(dreamt, 1)
 

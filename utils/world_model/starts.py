@@ -14,7 +14,7 @@ from utils.storage.artifacts import load_arrays, remedy, save_arrays
 from utils.world_model.latents import Encoded, Latents, load_of
 
 FRAMES = 50  # that M sees of the real drive before it dreams: a second
-MOMENTS = 64  # that ship, so that who has no data can dream: 0.8 MB
+MOMENTS = 64  # that ship, so that who has no data can dream: 0.4 MB
 NEWEST = 96  # drives of the agent, of which the older ones show a driver that it no longer is
 WITHOUT_TILE = 60  # frames; the next tile is never as far away on the road
 BEFORE = (10, 150)  # frames before a failure, at which it may still be averted
