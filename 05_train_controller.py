@@ -36,6 +36,7 @@ from utils.evolution.cma_es import SMALLEST_POPULATION, Evolution
 from utils.evolution.curriculum import choose_tracks, remembered
 from utils.evolution.dreaming import DREAMS, Dreamer, dream
 from utils.evolution.fitness import FITNESSES, PAIRED
+from utils.evolution.fitness import of_dreams as fitness_of_dreams
 from utils.evolution.history import of_candidates, of_dreams, of_selection
 from utils.evolution.imitation import imitate
 from utils.evolution.plan import Plan
@@ -82,7 +83,8 @@ STARTS = 16  # dreams of each candidate, from moments of real drives, the same f
 HORIZON = 250  # frames of each: five seconds
 TEMPERATURE = 1.0  # of the dream: as uncertain as M is; 0 would be its likeliest future
 OWN = 0.3  # share of the dreams that begin in the agent's own drives, once there are any
-FAILING = 0.4  # further share, beginning up to three seconds before the agent came to grief
+FAILING = 0.35  # further share, beginning up to three seconds before the agent came to grief
+BEGINNING = 0.25  # further share, from the first frame of a race: every race has to pass there
 AVERAGED = 10  # generations whose means C is the average of: no race says which of them is best
 SELECT_TRACKS = 200  # selection seeds on which the distribution's mean is measured
 SELECT_EVERY = 4  # generations between two measurements
@@ -207,12 +209,15 @@ def evolve_in_dream(
     while (generation := evolution.generation) < generations:
         meter = Meter(workers)
         candidates = evolution.ask(plan.least_sigma, plan.most_sigma)
-        choice, *luck = [(evolution.seed, generation, i) for i in range(1, plan.starts + 2)]
+        groups = evolution.pairs if plan.fitness in PAIRED else [range(plan.population)]
+        count = plan.starts * len(groups)
+        choice, *luck = [(evolution.seed, generation, i) for i in range(1, count + 2)]
         starts = moments.choose(
-            np.random.default_rng(choice), plan.starts, plan.own, plan.failing
+            np.random.default_rng(choice), count, plan.own, plan.failing, plan.beginning
         )
-        returns = dream(workers, scale.plain(candidates), starts, luck, plan.horizon)
-        evolution.tell(candidates, returns.mean(1), plan.mean_rate)
+        returns = dream(workers, scale.plain(candidates), groups, starts, luck, plan.horizon)
+        fitness = fitness_of_dreams(plan.fitness, returns, groups)
+        evolution.tell(candidates, fitness, plan.mean_rate)
 
         average = search.averaged(plan.averaged)
         if search.best_score is None:
@@ -256,7 +261,8 @@ def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace
         SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1), ROUNDS=whole(1, 1000),
         LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1),
         STARTS=whole(1, DREAMS), HORIZON=whole(1, MAX_FRAMES), TEMPERATURE=number(0, 10),
-        AVERAGED=whole(1), OWN=number(0, 1), FAILING=number(0, 1), LATENTS=folder(),
+        AVERAGED=whole(1), OWN=number(0, 1), FAILING=number(0, 1), BEGINNING=number(0, 1),
+        LATENTS=folder(),
         OWN_LATENTS=folder(), SEED=seed(), ENV_ID=choice(*ENV_IDS), WORKERS=processes(),
         CHECKPOINTS=folder(), IMITATION=folder(), NAME=word(),
     )  # fmt: skip

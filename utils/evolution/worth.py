@@ -192,7 +192,7 @@ def returns(
         starts = together([start_at(drive, t) for drive, t in places])
         again = starts.take(np.repeat(np.arange(len(places)), lucks))
         luck = [(SEED, i) for i in range(len(again.seen))]
-        jobs.append(Dreams(parameters[None], again, luck, HORIZON))
+        jobs.append(Dreams(parameters[None], again, luck, np.arange(len(luck))[None], HORIZON))
     setup = {"function": Dreamer(rnn, dreaming, temperature)}
     with Workers(count, OneAtATime, setup, preload=["utils.evolution.dreaming"]) as pool:
         dreamt = _run(pool, jobs, "dreaming")
