@@ -63,6 +63,10 @@ function relu(numbers) {
   for (let i = 0; i < numbers.length; i++) if (numbers[i] < 0) numbers[i] = 0;
 }
 
+function clamp(x, least, most) {
+  return Math.max(least, Math.min(most, x));
+}
+
 function sigmoid(x) {
   return 1 / (1 + Math.exp(-x));
 }
@@ -72,7 +76,8 @@ function sigmoid(x) {
 // Places of a layer lie as (row, column, channel) with a border of zeros, so that what a filter
 // sees of a row is one stretch of numbers.
 function places(side, channels) {
-  return { side, channels, wide: (side + 2) * channels, x: new Float32Array((side + 2) ** 2 * channels) };
+  const wide = (side + 2) * channels;
+  return { side, channels, wide, x: new Float32Array((side + 2) * wide) };
 }
 
 // nn.ConvTranspose2d(a, b, 4, stride=2, padding=1), ReLU. Of the 4x4 weights each pixel meets 2x2,
@@ -109,25 +114,25 @@ class Up {
 
 class Decoder {
   constructor(weights) {
-    const layers = Object.keys(weights).filter((name) => name.endsWith("weight"));
-    const [linear, ...ups] = layers.map((name) => [weights[name], weights[name.replace("weight", "bias")]]);
-    [this.pixelWeight, this.pixelBias] = ups.pop();
-    [this.linearWeight, this.linearBias] = linear;
+    const numbers = Object.values(weights);  // weight and bias of layer after layer
+    [this.linearWeight, this.linearBias] = numbers;
+    const [pixelWeight, pixelBias] = numbers.slice(-2);
     this.flat = new Float32Array(this.linearBias.length);
     this.first = places(4, this.flat.length / 16);
     this.ups = [];
     let last = this.first;
-    for (const [weight, bias] of ups) {
-      this.ups.push(new Up(weight, bias, last));
+    for (let i = 2; i < numbers.length - 2; i += 2) {
+      this.ups.push(new Up(numbers[i], numbers[i + 1], last));
       last = this.ups[this.ups.length - 1].output;
     }
     this.last = last;
-    const [outputs, inputs] = this.pixelWeight.shape;
-    const laidOut = new Float32Array(this.pixelWeight.length);  // nn.Conv2d(inputs, outputs, 3)
+    const [outputs, inputs] = pixelWeight.shape;  // nn.Conv2d(inputs, outputs, 3, padding=1)
+    this.pixelWeight = new Float32Array(pixelWeight.length);
+    this.pixelBias = pixelBias;
     for (let o = 0, to = 0; o < outputs; o++)
       for (let tap = 0; tap < 9; tap++)
-        for (let i = 0; i < inputs; i++) laidOut[to++] = this.pixelWeight[(o * inputs + i) * 9 + tap];
-    this.pixelWeight = laidOut;
+        for (let i = 0; i < inputs; i++)
+          this.pixelWeight[to++] = pixelWeight[(o * inputs + i) * 9 + tap];
     this.block = new Float32Array(outputs);
     this.side = 2 * last.side;
     this.image = new Float32Array(this.side * this.side * 3);  // (row, column, colour), 0 to 1
@@ -135,17 +140,18 @@ class Decoder {
 
   // z -> this.image
   decode(z) {
-    const { flat, first, last, block, image, side } = this;
+    const { flat, first, last, block, image, side, pixelWeight, pixelBias } = this;
     affine(flat, 0, this.linearWeight, this.linearBias, z, 0, z.length, 1, 0);
     relu(flat);
-    for (let c = 0; c < first.channels; c++)
-      for (let place = 0; place < 16; place++)
-        first.x[((place >> 2) + 1) * first.wide + ((place & 3) + 1) * first.channels + c] = flat[c * 16 + place];
+    for (let c = 0, from = 0; c < first.channels; c++)
+      for (let y = 1; y <= 4; y++)
+        for (let x = 1; x <= 4; x++)
+          first.x[y * first.wide + x * first.channels + c] = flat[from++];
     for (let i = 0; i < this.ups.length; i++) this.ups[i].run();
     for (let y = 0; y < last.side; y++)
       for (let x = 0; x < last.side; x++) {
         const start = y * last.wide + x * last.channels;
-        affine(block, 0, this.pixelWeight, this.pixelBias, last.x, start, 3 * last.channels, 3, last.wide);
+        affine(block, 0, pixelWeight, pixelBias, last.x, start, 3 * last.channels, 3, last.wide);
         for (let i = 0; i < block.length; i++) {  // nn.PixelShuffle(2), nn.Sigmoid()
           const colour = i >> 2, row = 2 * y + ((i >> 1) & 1), column = 2 * x + (i & 1);
           image[(row * side + column) * 3 + colour] = sigmoid(block[i]);
@@ -156,7 +162,7 @@ class Decoder {
 
 // ---- models/dream.py --------------------------------------------------------------------------
 
-const LOG_SIGMA_RANGE = [-7, 5];
+const LEAST_LOG_SIGMA = -7, MOST_LOG_SIGMA = 5;
 
 // The random numbers of one frame.
 class Luck {
@@ -178,15 +184,16 @@ class Luck {
 // M: it takes an action and says what is seen next, and what it is worth.
 class World {
   constructor(weights, sizes) {
-    const { latent_dim, action_dim, hidden } = sizes;
-    const width = latent_dim + action_dim;
+    const hidden = sizes.hidden, width = sizes.latent_dim + sizes.action_dim;
+    const fromInput = weights["lstm.weight_ih_l0"], fromH = weights["lstm.weight_hh_l0"];
+    const hBias = weights["lstm.bias_hh_l0"];
     this.sizes = sizes;
-    this.weight = new Float32Array(4 * hidden * (width + hidden));
-    this.bias = weights["lstm.bias_ih_l0"].map((bias, k) => bias + weights["lstm.bias_hh_l0"][k]);
+    this.weight = new Float32Array(fromInput.length + fromH.length);
+    this.bias = weights["lstm.bias_ih_l0"].map((inputBias, k) => inputBias + hBias[k]);
     for (let k = 0; k < 4 * hidden; k++) {
       const at = k * (width + hidden);
-      this.weight.set(weights["lstm.weight_ih_l0"].subarray(k * width, (k + 1) * width), at);
-      this.weight.set(weights["lstm.weight_hh_l0"].subarray(k * hidden, (k + 1) * hidden), at + width);
+      this.weight.set(fromInput.subarray(k * width, (k + 1) * width), at);
+      this.weight.set(fromH.subarray(k * hidden, (k + 1) * hidden), at + width);
     }
     this.mixtureWeight = weights["mixture.weight"];
     this.mixtureBias = weights["mixture.bias"];
@@ -237,8 +244,8 @@ class World {
       }
       z[d] = mixture[count + chosen];
       if (temperature > 0) {
-        const logSigma = Math.max(LOG_SIGMA_RANGE[0], Math.min(LOG_SIGMA_RANGE[1], mixture[2 * count + chosen]));
-        z[d] += luck.normal[d] * Math.exp(logSigma) * Math.sqrt(temperature);
+        const sigma = Math.exp(clamp(mixture[2 * count + chosen], LEAST_LOG_SIGMA, MOST_LOG_SIGMA));
+        z[d] += luck.normal[d] * sigma * Math.sqrt(temperature);
       }
     }
     this.reward = outcome[0];
@@ -250,11 +257,14 @@ class World {
 
 class Controller {
   constructor(parameters) {
-    const width = parameters.length / 3;
-    this.bias = new Float32Array([0, 1, 2].map((k) => parameters[(k + 1) * width - 1]));
-    this.weight = new Float32Array(3 * (width - 1));
-    for (let k = 0; k < 3; k++) this.weight.set(parameters.subarray(k * width, (k + 1) * width - 1), k * (width - 1));
-    this.features = new Float32Array(width - 1);
+    const width = parameters.length / 3 - 1;  // of [z, h]; after each row of weights, its bias
+    this.weight = new Float32Array(3 * width);
+    this.bias = new Float32Array(3);
+    for (let k = 0, at = 0; k < 3; k++, at += width + 1) {
+      this.weight.set(parameters.subarray(at, at + width), k * width);
+      this.bias[k] = parameters[at + width];
+    }
+    this.features = new Float32Array(width);
   }
 
   // [z, h] -> action: steering -1..1, gas 0..1, brake 0..1.
@@ -353,12 +363,10 @@ class Driver {
     this.finger = null;
     this.wanted = new Float32Array(3);
     const follow = (event) => {
-      const box = picture.getBoundingClientRect(), reach = (x) => Math.max(-1, Math.min(1, 1.5 * x));
-      this.finger = {
-        id: event.pointerId,
-        x: reach((2 * (event.clientX - box.left)) / box.width - 1),
-        y: reach((2 * (event.clientY - box.top)) / box.height - 1),
-      };
+      const box = picture.getBoundingClientRect();
+      const x = (2 * (event.clientX - box.left)) / box.width - 1;
+      const y = (2 * (event.clientY - box.top)) / box.height - 1;
+      this.finger = { id: event.pointerId, x: clamp(1.5 * x, -1, 1), y: clamp(1.5 * y, -1, 1) };
     };
     const leave = (event) => {
       if (this.finger && event.pointerId === this.finger.id) this.finger = null;
@@ -372,6 +380,7 @@ class Driver {
     });
     picture.addEventListener("pointerup", leave);
     picture.addEventListener("pointercancel", leave);
+    picture.addEventListener("contextmenu", (event) => event.preventDefault());  // a long touch
     window.addEventListener("keyup", (event) => {
       if (KEYS[event.code]) this.held[KEYS[event.code]] = false;
     });
@@ -401,7 +410,7 @@ class Driver {
     for (let i = 0; i < 3; i++) {
       const pressing = wanted[i] !== 0 && action[i] * wanted[i] >= 0;
       const rate = pressing ? RATES[i] : RELEASE_RATE;
-      action[i] += Math.max(-rate, Math.min(rate, wanted[i] - action[i]));
+      action[i] += clamp(wanted[i] - action[i], -rate, rate);
     }
   }
 }
@@ -411,8 +420,8 @@ class Driver {
 const FRAME = 1000 / 50;  // ms: CarRacing's own clock, whatever the display's is
 const LATE = 5 * FRAME;  // the most that a slow moment makes up for
 const RECENT = 250;  // frames of the reward's curve
-const REWARDS = [-0.5, 2.5];  // what it spans: in a good lap a frame is worth 1.5
-const WIDEST = 3;  // of z's bars
+const LEAST_REWARD = -0.5, MOST_REWARD = 2.5;  // what it spans: in a good lap a frame is worth 1.5
+const WIDEST = 3;  // z's bars reach from -3 to 3
 const PATIENCE = 150;  // frames for which a lost agent looks for its road
 const MOST_POINTS = 1000;  // of a real lap; every frame costs some of them
 
@@ -421,7 +430,8 @@ const page = JSON.parse($("page").textContent);
 const dream = new Dream(page);
 const driver = new Driver($("picture"));
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-let paused = calm, lostFor = 0, road = Math.floor(Math.random() * dream.starts), youDrive = false;
+let paused = calm, youDrive = false, lostFor = 0;
+let road = Math.floor(Math.random() * dream.starts);
 let shownFrames = 0, shownSince = 0, rate = 50;
 
 const rewards = new Float32Array(RECENT);
@@ -500,8 +510,9 @@ function paintZ() {
   context.fillRect(0, half - 0.5, wide, 1);
   context.fillStyle = colours.ink;
   for (let d = 0; d < count; d++) {
-    const tall = (Math.max(-WIDEST, Math.min(WIDEST, dream.z[d])) / WIDEST) * (half - 1);
-    context.fillRect(d * step + 0.15 * step, half - Math.max(tall, 0) - 0.5, 0.7 * step, Math.abs(tall) + 1);
+    const tall = (clamp(dream.z[d], -WIDEST, WIDEST) / WIDEST) * (half - 1);
+    const top = half - Math.max(tall, 0) - 0.5;
+    context.fillRect((d + 0.15) * step, top, 0.7 * step, Math.abs(tall) + 1);
   }
 }
 
@@ -526,17 +537,18 @@ function paintAction() {
 }
 
 function paintReward() {
-  const { context, wide, high } = reward, [least, most] = REWARDS;
-  const y = (points) => high - ((Math.max(least, Math.min(most, points)) - least) / (most - least)) * high;
+  const { context, wide, high } = reward, unit = high / (MOST_REWARD - LEAST_REWARD);
   context.clearRect(0, 0, wide, high);
   context.fillStyle = colours.line;
-  context.fillRect(0, y(0) - 0.5, wide, 1);
+  context.fillRect(0, MOST_REWARD * unit - 0.5, wide, 1);
   context.strokeStyle = colours.ink;
   context.lineWidth = 1.5;
   context.beginPath();
   const first = Math.max(0, dream.frame - RECENT);
-  for (let t = first; t < dream.frame; t++)
-    context.lineTo(((t - first) / (RECENT - 1)) * wide, y(rewards[t % RECENT]));
+  for (let t = first; t < dream.frame; t++) {
+    const points = clamp(rewards[t % RECENT], LEAST_REWARD, MOST_REWARD);
+    context.lineTo(((t - first) / (RECENT - 1)) * wide, (MOST_REWARD - points) * unit);
+  }
   context.stroke();
 }
 
@@ -555,14 +567,17 @@ function put(id, text) {
 }
 
 function note() {
-  if (paused && dream.frame === 0 && calm) return "Paused, since your system asks for little motion. Space begins.";
+  if (paused && calm && dream.frame === 0)
+    return "Paused, since your system asks for little motion. Space begins.";
   if (paused) return "Paused.";
   if (dream.pace < LOST)
     return youDrive
       ? "The road is lost: M expects no more points here. Enter begins another one."
       : "The road is lost: M expects no more points here. Another one begins in a moment.";
-  if (dream.return > MOST_POINTS) return "No real lap is worth 1,000 points: from here on M makes them up.";
-  if (dream.running < 0.5) return "By now M thinks the race is more likely over than not. The dream goes on all the same.";
+  if (dream.return > MOST_POINTS)
+    return "No real lap is worth 1,000 points: from here on M makes them up.";
+  if (dream.running < 0.5)
+    return "By now M thinks the race is more likely over than not. The dream goes on all the same.";
   return "The second before was a real drive. All that you see now is imagined.";
 }
 
