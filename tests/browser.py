@@ -80,9 +80,12 @@ class Browser:
         self.ask("/actions", {"actions": [{**pointer, "actions": list(actions)}]})
 
     def emulate(self, command: str, **parameters: Any) -> None:
-        """Chromium's own, for a phone's window, dark colours and little motion."""
-        body = {"cmd": f"Emulation.{command}", "params": parameters}
-        self.ask("/goog/cdp/execute", body)
+        """A phone's window, dark colours, little motion."""
+        self.devtools(f"Emulation.{command}", **parameters)
+
+    def devtools(self, command: str, **parameters: Any) -> Any:
+        """A command of Chromium's own."""
+        return self.ask("/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def complaints(self) -> list[str]:
         """What the page's console holds, errors and warnings."""
