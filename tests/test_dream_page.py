@@ -16,7 +16,11 @@ from stages import expect_the_end
 
 from models.controller import squash, unpack
 from models.dream import Luck, World
+from models.mdn_rnn import LOG_SIGMA_RANGE
+from utils.drivers import keyboard
+from utils.evolution.dreaming import LOST, PACE_KEPT
 from utils.pictures.dream_page import MOMENTS, TEMPERATURE, write_page
+from utils.pictures.film import FPS
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FAST_ID
 from utils.storage.artifacts import kind_of
@@ -159,6 +163,8 @@ def test_06_writes_no_page_over_somebody_elses_and_none_for_another_driver(proje
 
 # In a browser
 
+SHOWN = ("z", "h", "action", "expected", "sums", "image")
+
 
 def rounded(agent, dreaming, starts):
     """As the page has them: half precision, computed in float32."""
@@ -171,10 +177,11 @@ def rounded(agent, dreaming, starts):
 
 @torch.inference_mode()
 def dreamt(agent, dreaming, start, luck, temperature):
-    """z, h, action, expected and image of every frame, by models/."""
+    """z, h, action, expected, sums and image of every frame, by models/."""
     world, memory = World(dreaming or agent.rnn, temperature), World(agent.rnn)
     (weights, bias), frames = unpack(agent.parameters), []
     (z, world_h, world_c), (_, h, c) = warm_up(world, start), warm_up(memory, start)
+    total, running, pace = torch.zeros(1), torch.ones(1), torch.ones(1)
     for t in range(len(luck.normal)):
         features = np.concatenate([z[0].numpy(), h[0].numpy()])
         action = squash(weights @ features + bias)
@@ -184,14 +191,17 @@ def dreamt(agent, dreaming, start, luck, temperature):
         z, reward, ended = world.imagine(
             world_h, Luck(luck.gumbel[t : t + 1], luck.normal[t : t + 1])
         )
+        total, running = total + reward, running * (1 - ended)
+        pace = PACE_KEPT * pace + (1 - PACE_KEPT) * reward
         image = agent.vae.decode(z)[0].permute(1, 2, 0)
-        frames.append([z[0], h[0], action, torch.cat([reward, ended]), image])
-    return [np.stack([np.asarray(frame[i]).ravel() for frame in frames]) for i in range(5)]
+        expected, sums = torch.cat([reward, ended]), torch.cat([total, running, pace])
+        frames.append([z[0], h[0], action, expected, sums, image])
+    return [np.stack([np.asarray(frame[i]).ravel() for frame in frames]) for i in range(len(SHOWN))]
 
 
 DREAM = """
 const [start, temperature, gumbel, normal] = arguments;
-const dream = new Dream(page), { luck, z } = dream, took = [[], [], [], [], []];
+const dream = new Dream(page), { luck, z } = dream, took = [[], [], [], [], [], []];
 dream.temperature = temperature;
 dream.begin(start);
 for (let t = 0; t < normal.length; t++) {
@@ -200,8 +210,11 @@ for (let t = 0; t < normal.length; t++) {
   luck.normal.set(normal[t]);
   dream.step();
   dream.decoder.decode(z);
-  [z, dream.memory.h, dream.action, [dream.reward, dream.world.ended], dream.decoder.image]
-    .forEach((numbers, i) => took[i].push(...numbers));
+  const expected = [dream.reward, dream.world.ended];
+  const sums = [dream.return, dream.running, dream.pace];
+  [z, dream.memory.h, dream.action, expected, sums, dream.decoder.image].forEach(
+    (numbers, i) => took[i].push(...numbers),
+  );
 }
 return took.map((numbers) => {
   let bytes = "";
@@ -228,7 +241,7 @@ def differences(browser, page, made_of, start, temperature, frames=100):
     assert np.abs(np.diff(wanted[0], axis=0)).max(1).min() > 1e-3, "the dream stands still"
     return {
         name: float(np.abs(np.frombuffer(base64.b64decode(f), "<f4") - w.ravel()).max())
-        for name, f, w in zip(("z", "h", "action", "expected", "image"), found, wanted, strict=True)
+        for name, f, w in zip(SHOWN, found, wanted, strict=True)
     }
 
 
@@ -237,6 +250,18 @@ def test_the_page_dreams_the_same_numbers_as_pytorch(browser, temperature):
     found = differences(browser, SHIPPED / "dream.html", ingredients(SHIPPED), 0, temperature)
     assert max(found.values()) < SAME, found
     assert browser.complaints() == []
+
+
+def test_page_and_package_have_the_same_constants(browser):
+    browser.open(SHIPPED / "dream.html")
+    found = browser.run("""
+        return [FRAME, PACE_KEPT, LOST, LEAST_LOG_SIGMA, MOST_LOG_SIGMA,
+                ...RATES, RELEASE_RATE, MOST_BRAKE];
+    """)
+    rates = (keyboard.STEER_RATE, keyboard.GAS_RATE, keyboard.BRAKE_RATE, keyboard.RELEASE_RATE)
+    assert found == [
+        1000 / FPS, PACE_KEPT, LOST, *LOG_SIGMA_RANGE, *rates, keyboard.MOST_BRAKE
+    ]  # fmt: skip
 
 
 def test_the_page_dreams_in_another_m_than_the_one_whose_h_c_reads(browser, tmp_path):
