@@ -398,9 +398,13 @@ def test_a_keyboard_alone_reaches_everything(visitor):
     press("Space")
     visitor.waits_until(lambda seen: seen.pause == "Pause" and seen.frame > 5)
 
-    browser.run("document.getElementById('pause').focus()")
-    press("Space")  # the button's own, not twice
-    visitor.waits_until(lambda seen: seen.pause == "Play")
+    for button in ("pause", "road"):  # Space there is the button's own
+        before = visitor.sees
+        browser.run("document.getElementById(arguments[0]).focus()", button)
+        press("Space")
+        visitor.waits_until(lambda seen, before=before: seen.pause != before.pause
+                            or seen.start != before.start)  # fmt: skip
+    assert visitor.sees.pause == "Play"
 
 
 def test_a_dream_runs_at_fifty_frames_a_second_on_any_display(visitor):
@@ -418,11 +422,11 @@ def test_a_dream_runs_at_fifty_frames_a_second_on_any_display(visitor):
           counts.push(dream.frame - before);
         }
         const before = dream.frame;
-        live(1e9 + 3600e3);
+        live(1e9 + 60e3);
         return [...counts, dream.frame - before];
     """)
     assert advanced[:3] == pytest.approx([50, 50, 50], abs=1)
-    assert advanced[3] <= 6, "an hour in the background is not made up for"
+    assert advanced[3] <= 6, "a minute in the background is not made up for"
 
 
 def test_memory_stays_flat(visitor):
