@@ -6,6 +6,8 @@ Writes   checkpoints/results/NAME.json (every race, and where the figures come f
          checkpoints/results/NAME.png (maps of the worst five laps)
          best_lap.mp4 (the best race, beside what V sees and what M expects next)
          checkpoints/pictures/best_lap.gif (its first 12 seconds, for a page that plays them)
+         checkpoints/dream.html (drive in the agent's dream, in any browser; it begins with moments
+         from checkpoints/starts.npz)
          instead, with MEASURE = "m": checkpoints/results/m.json and m.png (what M is worth; it
          reads data/latents, too, and checkpoints/mdn_rnn_dream.pt where there is one)
 Time     about 1 minute on two cores; 100 tracks take 6; what M is worth takes 2
@@ -29,6 +31,8 @@ from tqdm import tqdm
 from models.inference import ROWS
 from utils.drivers.registry import DRIVERS
 from utils.evolution.worth import measure_m, said_of_m
+from utils.pictures.dream_page import write_page
+from utils.pictures.left_out import leave_out
 from utils.pictures.plots import worst_laps
 from utils.racing.agent import Races
 from utils.racing.driver_races import DriverRaces
@@ -54,6 +58,7 @@ from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import TrainedAgent, load_agent, load_dreaming, load_vae
 from utils.world_model.episodes import episodes
 from utils.world_model.latents import load_of
+from utils.world_model.starts import load_starts, starts_path
 from utils.world_model.training import split
 
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----
@@ -100,9 +105,12 @@ def main(argv: list[str] | None = None) -> None:
     shown = Path(s.CHECKPOINTS) / "dream.mp4" if dreams else Path(s.FILM)
     moving = Path(s.CHECKPOINTS) / "pictures" / Path(s.FILM).with_suffix(".gif")
     films = {shown: "film"} | ({} if dreams else {moving: "moving picture"})
-    demand_writable({report: "report", maps: "picture"} | (films if filmed else {}))
+    page = Path(s.CHECKPOINTS) / "dream.html"
+    outputs = {report: "report", maps: "picture"} | (films if filmed else {})
+    demand_writable(outputs | ({page: "page"} if s.DRIVER == "agent" else {}))
     sweep(report.parent)
     sweep(moving.parent)
+    sweep(page.parent, page.stem)
     sweep(shown.parent, shown.stem)
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None
     parameters = agent.parameters if agent else np.zeros(0)
@@ -129,6 +137,8 @@ def main(argv: list[str] | None = None) -> None:
     if not dreams:
         worst_laps(maps, [vars(lap) for lap in laps])
 
+    if agent:
+        dream_page(page, s, agent)
     if agent and filmed:
         best = max(laps, key=lambda lap: lap.score)
         try:
@@ -141,6 +151,20 @@ def main(argv: list[str] | None = None) -> None:
         if made:
             what = "dream" if dreams else "track"
             print(f"{shown} shows the best one: {what} {best.seed}, score {best.score:.1f}")
+
+
+def dream_page(page: Path, s, agent: TrainedAgent) -> None:
+    """The page on which anybody drives in the agent's dream."""
+    try:
+        _, vae = load_vae(s.CHECKPOINTS)
+        rnn, header = load_dreaming(s.CHECKPOINTS, vae["fingerprint"])
+        dreaming = rnn if header["fingerprint"] != agent.origin["rnn"] else None
+        starts = load_starts(starts_path(s.CHECKPOINTS), vae)
+        write_page(page, agent, dreaming, starts, s.CONTROLLER)
+    except (OSError, UserError) as error:
+        leave_out(page, error)
+    else:
+        print(f"{page} lets you drive in its dream; open it in a browser")
 
 
 def measure(s) -> None:

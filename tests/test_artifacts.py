@@ -157,8 +157,9 @@ def save_of_each_kind(folder):
     (folder / "h.png").write_bytes(b"\x89PNG\r\n" + bytes(50))
     (folder / "i.mp4").write_bytes(bytes(4) + b"ftypisom" + bytes(50))
     (folder / "j.gif").write_bytes(b"GIF89a" + bytes(50))
+    (folder / "k.html").write_bytes(artifacts.PAGE_MARK + b"\n<html>")
     kinds = ["rollout", "latents", "V", "C", "report", "log by epoch", "log by seed", "picture",
-             "film", "moving picture"]  # fmt: skip
+             "film", "moving picture", "page"]  # fmt: skip
     return dict(zip(sorted(path.name for path in folder.iterdir()), kinds, strict=True))
 
 
@@ -180,7 +181,7 @@ def test_what_others_made_is_not_replaced_and_what_is_damaged_is(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
     torch.save(torch.nn.Linear(1, 1), tmp_path / "whole.pt")  # a pickle that is not read
     torch.save({"weights": 1}, tmp_path / "weights.pt")
-    for name in ("x.json", "y.png", "y.gif", "y.mp4", "y.csv", "y.npz", "y.pt", "y.json"):
+    for name in ("x.json", "y.png", "y.gif", "y.mp4", "y.html", "y.csv", "y.npz", "y.pt", "y.json"):
         (tmp_path / name).write_text('{"a": 1}' if name == "x.json" else "notes, of mine")
     for path in tmp_path.iterdir():
         with pytest.raises(UserError, match=f"{path.name} is no V file"):

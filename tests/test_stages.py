@@ -223,7 +223,7 @@ def test_all_stages_from_an_empty_folder(tmp_path):
         "vae.pt", "vae.csv", "vae.png", "vae_frames.png", "mdn_rnn.pt", "mdn_rnn.csv",
         "mdn_rnn.png", "dream_replay.mp4", "starts.npz", "controller.pt", "controller.csv",
         "controller.png", "controller_evolution.npz", "results/latest.json", "results/latest.png",
-        "pictures/best_lap.gif",
+        "pictures/best_lap.gif", "dream.html",
     )} | {"best_lap.mp4", "data/rollouts.csv", "data/rollouts.png", "data/latents.png"} | {
         f"data/{kind}/{driver}.npz" for kind in ("rollouts", "latents")
         for driver in ("autopilot_100000", "autopilot_100001", "autopilot_100002",

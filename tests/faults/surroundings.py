@@ -55,7 +55,8 @@ def film_fails(campaign: Campaign) -> Result:
     stage = Run(folder, 6, before=lambda: resource.setrlimit(
         resource.RLIMIT_FSIZE, (limit, limit)))  # fmt: skip
     stage.wait()
-    differ = [name for name in runs.differences(folder, whole) if name != "best_lap.mp4"]
+    without_room = ("best_lap.mp4", "checkpoints/dream.html")
+    differ = [name for name in runs.differences(folder, whole) if name not in without_room]
     told = "" if "The scores are safe" in stage.complaint else "not told that scores are safe"
     lost = f"lost: {differ}" if differ else ""
     return outcome(1, refusal(stage), told, lost, campaign.finish(6, folder), said=stage.said)

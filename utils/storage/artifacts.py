@@ -27,6 +27,7 @@ from utils.runtime.errors import UserError, system_trouble
 from utils.storage.provenance import ROOT
 
 HEADER = "header.json"
+PAGE_MARK = b"<!doctype html><!-- a dream by 06_evaluate.py -->"  # with which our pages begin
 MOST_BYTES = 2 << 30  # a file that claims to unpack to more than this is not one of ours,
 MOST_SHRUNK = 300  # unless it is large itself: nothing that we write shrinks more than 230 times
 OLD = 6 * 3600  # seconds; nobody still writes at a temporary file that has not changed for so long
@@ -160,6 +161,8 @@ def kind_of(path: Path) -> str:
         return "moving picture" if start.startswith(b"GIF8") else "foreign"
     if path.suffix == ".mp4":
         return "film" if start[4:8] == b"ftyp" else "foreign"
+    if path.suffix == ".html":
+        return "page" if start.startswith(PAGE_MARK) else "foreign"
     try:
         if path.suffix == ".json":
             return str(json.loads(path.read_text(encoding="utf-8"))["kind"])

@@ -1,0 +1,101 @@
+"""The page on which anybody drives in the agent's dream: one file, opened by a double click.
+
+The page is `dream_page.html` with `dream_page.js` in it; this module fills in the networks, as
+numbers of half precision. They stay exact enough: a pixel of the dream changes by a grey level.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.mdn_rnn import MDNRNN
+from utils.runtime.errors import UserError
+from utils.storage.artifacts import atomic_path
+from utils.storage.networks import TrainedAgent
+
+TEMPLATE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".html", ".js"))
+MOMENTS = 24  # of the starts that go into the page, 5 KB each
+TEMPERATURE = 0.15  # to begin with; at 0 no road bends, at 1 the shipped M loses it in 5 seconds
+
+
+def write_page(
+    path: Path,
+    agent: TrainedAgent,
+    dreaming: MDNRNN | None,
+    starts: tuple[np.ndarray, np.ndarray, np.ndarray],
+    name: str,
+) -> None:
+    """Write the page of this agent.
+
+    Args:
+        dreaming: the M that dreams, if it is another than the one whose h C reads.
+        starts: mu (N, T + 1, Z), action (N, T, 3) and seen (N,) of real moments, to begin with.
+        name: of the agent, for the reader.
+
+    Raises:
+        UserError: a number is too large for half precision.
+    """
+    mu, action, seen = (array[:: max(1, len(array) // MOMENTS)][:MOMENTS] for array in starts)
+    arrays = {
+        **_weights("decoder", agent.vae.decoder),
+        **_weights("rnn", agent.rnn),
+        **(_weights("dreaming", dreaming) if dreaming else {}),
+        "controller": agent.parameters,
+    }
+    count = sum(array.size for array in arrays.values())
+    table, numbers = _as_halves({**arrays, "starts.mu": mu, "starts.action": action})
+    page = {
+        "agent": name,
+        "weights": count,
+        "sizes": agent.rnn.sizes,
+        "dreaming_sizes": dreaming.sizes if dreaming else None,
+        "starts": len(seen),
+        "seen": seen.tolist(),
+        "table": table,
+        "numbers": numbers,
+    }
+    filled = _fill(
+        TEMPLATE.read_text(encoding="utf-8"),
+        {
+            "TEMPERATURE": str(TEMPERATURE),
+            "LATENT_DIM": str(agent.rnn.sizes["latent_dim"]),
+            "HIDDEN": str(agent.rnn.sizes["hidden"]),
+            "PARAMETERS": str(agent.parameters.size),
+            "SCRIPT": SCRIPT.read_text(encoding="utf-8"),
+            "PAGE": json.dumps(page).replace("<", "\\u003c"),  # ends no <script>
+        },
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(filled, encoding="utf-8")
+
+
+def _weights(network: str, module: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {f"{network}.{name}": w.numpy() for name, w in module.named_parameters()}
+
+
+def _as_halves(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, tuple[Sequence, int]], str]:
+    """Shape and place of each array, and all their numbers as base64."""
+    table: dict[str, tuple[Sequence, int]] = {}
+    at = 0
+    for name, array in arrays.items():
+        table[name] = (array.shape, at)
+        at += array.size
+    with np.errstate(over="ignore"):
+        halves = np.concatenate([array.ravel() for array in arrays.values()]).astype("<f2")
+    if not np.isfinite(halves).all():
+        raise UserError("a weight of the agent is too large for half precision.")
+    return table, base64.b64encode(halves.tobytes()).decode()
+
+
+def _fill(template: str, parts: Mapping[str, str]) -> str:
+    """Each {{NAME}} of the template replaced once, whatever the parts themselves hold."""
+    pieces = template.split("{{")
+    filled = [pieces[0]]
+    for piece in pieces[1:]:
+        name, _, rest = piece.partition("}}")
+        filled += [parts[name], rest]
+    return "".join(filled)
