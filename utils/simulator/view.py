@@ -13,7 +13,8 @@ import numpy as np
 from gymnasium.envs.box2d.car_dynamics import SIZE, WHEEL_R, WHEEL_W, WHEEL_WHITE
 from gymnasium.envs.box2d.car_racing import GRASS_DIM, PLAYFIELD, SCALE, ZOOM
 
-AHEAD = 600 / (SCALE * ZOOM)  # units of road in sight ahead of the car, as in stock's window
+ZOOMED_IN = SCALE * ZOOM  # pixels a unit in stock's window, after the first second
+AHEAD = 600 / ZOOMED_IN  # units of road in sight ahead of the car, as in stock's window
 CAR = 0.86  # the car's place, as a share of the height
 SHIFT = 4  # fractional bits of the coordinates that OpenCV gets
 FIELD = PLAYFIELD * np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)])
