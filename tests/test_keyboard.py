@@ -17,7 +17,7 @@ from utils.drivers.keyboard import LOST, MOST_BRAKE, PAUSED, Keyboard, Nobody, W
 from utils.pictures import cockpit
 from utils.pictures.cockpit import AGENT, NARROW, PERSON, RACE, THUMBNAIL, Thoughts
 from utils.runtime.errors import UserError
-from utils.simulator.envs import DREAM_ID, FAST_ID, MAX_FRAMES, make_env
+from utils.simulator.envs import DREAM_ID, FAST_ID, make_env
 from utils.storage.networks import rnn_path
 from utils.world_model.episodes import load_rollout
 from utils.world_model.latents import load_latents
@@ -88,9 +88,9 @@ def later(xdotool):
     """Press one key after the other while the window is shown; the list says which they were."""
     pressed, threads = [], []
 
-    def press(*keys):
+    def press(*keys, when=is_shown):
         def run():
-            while not is_shown():
+            while not when():
                 time.sleep(0.1)
             for key in keys:
                 time.sleep(0.5)
@@ -377,8 +377,9 @@ def test_the_window_shows_race_score_time_and_tiles(env, window, xdotool):
     race = env.unwrapped
     xdotool("key", "Up")
     driver.act(obs)
-    wanted = cockpit.cockpit_frame(cockpit.Cockpit(
-        driver._road.picture(*RACE), np.zeros(3), False, False,
+    driver._road.draw(picture := cockpit.blank(RACE))
+    cockpit.paint(wanted := cockpit.blank(cockpit.WINDOW), cockpit.Cockpit(
+        picture, np.zeros(3), False, False,
         {"SCORE": f"{race.reward:.1f}", "TIME": "0.00 s",
          "TILES": f"{race.tile_visited_count} / {len(race.track)}", "FRAME TIME": "0 ms"},
         "Press an arrow key to drive", "or m to let the agent drive",
@@ -400,7 +401,7 @@ def test_tab_shows_what_v_redraws_and_m_expected(env, window, xdotool):
     assert (expected == beside.expected[0, 0]).all()
     assert v_sees.std() > 5
     race = screen()[24:616, 24 : 24 + NARROW]
-    whole = driver._road.picture(*RACE)
+    driver._road.draw(whole := cockpit.blank(RACE))
     assert (race[200:, 20:-20] == whole[200:, (RACE[0] - NARROW) // 2 :][:, 20 : NARROW - 20]).all()
 
 
@@ -514,15 +515,20 @@ def test_01_dreams_on_after_the_predicted_end_and_keeps_nothing(project, on_disp
     assert said.endswith(" in 1 frames\n")
 
 
-@pytest.mark.slow
-def test_01_drives_a_race_to_its_end(project, on_display, later):
+def test_01_keeps_a_race_of_the_agent_up_to_its_end_before_the_window_closes(
+    project, on_display, later
+):
+    tiny.save_c(project / "checkpoints" / "controller.pt", tiny.STRAIGHT_ON)
     later("m")
-    pressed = later(*["x"] * 60, "Escape")
-    said = tiny.stage(1, **REAL)
-    assert "track 1000000" in said
+    later("Escape", when=(project / BY_HAND).exists)
+    assert "track 1000000" in tiny.stage(1, **REAL)
     _, episode = load_rollout(project / BY_HAND)
-    assert episode.terminated[-1] or len(episode.action) == MAX_FRAMES
-    assert pressed[-1] == "Escape"
+    assert episode.terminated[-1]
+    assert episode.by_agent.all()
+    env = make_env(FAST_ID)
+    env.reset(seed=1_000_000)
+    scores = [env.step(tiny.STRAIGHT_ON_ACTION)[1] for _ in episode.action]
+    assert episode.reward.sum() == pytest.approx(sum(scores), abs=0.01)
 
 
 # Without a display

@@ -13,7 +13,7 @@ import numpy as np
 import pygame
 
 from utils.pictures import cockpit, film
-from utils.pictures.cockpit import Cockpit, OtherWorld, Thoughts, cockpit_frame
+from utils.pictures.cockpit import Cockpit, OtherWorld, Thoughts
 from utils.runtime.errors import UserError
 from utils.simulator.envs import HOTTEST, has_display, shrink
 from utils.simulator.road import road_of
@@ -152,6 +152,7 @@ class Keyboard:
         self._road = road_of(env)
         self._window, self._copilot = window, copilot
         self._hand_back = hand_back * film.FPS  # in frames
+        self._race, self._canvas = cockpit.blank(cockpit.RACE), cockpit.blank(cockpit.WINDOW)
         self._beside = False
         self._shown = False
         self._took = 0.0  # seconds of work for a frame, the mean of late
@@ -288,11 +289,13 @@ class Keyboard:
 
     def _show(self) -> None:
         title, subtitle = self._still or ("", "")
-        self._window.show(cockpit_frame(Cockpit(
-            self._road.picture(*cockpit.RACE), self._action, self._agent_drives, self._road.dreamt,
+        self._road.draw(self._race)
+        cockpit.paint(self._canvas, Cockpit(
+            self._race, self._action, self._agent_drives, self._road.dreamt,
             self._readings(), title, subtitle, self._line(),
             self._other_world() if self._beside else None,
-        )))  # fmt: skip
+        ))  # fmt: skip
+        self._window.show(self._canvas)
 
     def _readings(self) -> dict[str, str]:
         score = f"{self._road.score:.1f}"

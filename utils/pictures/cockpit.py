@@ -73,13 +73,14 @@ class Cockpit(NamedTuple):
     beside: OtherWorld | None = None
 
 
-def cockpit_frame(shown: Cockpit) -> np.ndarray:
-    """The picture in the window.
+def blank(size: tuple[int, int]) -> np.ndarray:
+    """A picture (height, width, 3) uint8 to be painted again and again: new memory is slow."""
+    return np.zeros((size[1], size[0], 3), np.uint8)
 
-    Returns:
-        (720, 1064, 3) uint8.
-    """
-    canvas = _template(shown.dreamt).copy()
+
+def paint(canvas: np.ndarray, shown: Cockpit) -> None:
+    """The picture in the window, on a canvas (720, 1064, 3) uint8."""
+    canvas[:] = _template(shown.dreamt)
     width = _race(canvas, shown)
     who, colour = ("THE AGENT DRIVES", VIOLET) if shown.by_agent else ("YOU DRIVE", BLUE)
     _badge(canvas, who, MARGIN + 16, MARGIN + 16, colour)
@@ -96,7 +97,6 @@ def cockpit_frame(shown: Cockpit) -> np.ndarray:
         write(canvas, value, left, 679, 26, TEXT, 500)
     bars = AGENT if shown.by_agent else PERSON
     controls(canvas, shown.action, MARGIN + RACE[0], 676, (170, 116, 116), bars)
-    return canvas
 
 
 @lru_cache(maxsize=2)

@@ -66,7 +66,10 @@ def paste(
 ) -> None:
     """Scale an image into its place, with round corners."""
     place = canvas[y : y + height, x : x + width]
-    place[:] = cv2.resize(as_image(image, "an image"), (width, height), interpolation=interpolation)
+    image = as_image(image, "an image")
+    if image.shape != place.shape:
+        image = cv2.resize(image, (width, height), interpolation=interpolation)
+    place[:] = image
     cover = _corner()
     size = len(cover)
     for rows, mask in ((slice(0, size), cover), (slice(-size, None), cover[::-1])):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from gymnasium.envs.box2d import CarRacing
 
-from utils.simulator.view import view
+from utils.simulator.view import draw
 
 
 class Road:
@@ -21,9 +21,9 @@ class Road:
     def __init__(self, race: Any) -> None:
         self._race = race  # its car and its track have no types
 
-    def picture(self, width: int, height: int) -> np.ndarray:
-        """What a person at the wheel sees, (height, width, 3) uint8."""
-        return view(self._race, width, height)
+    def draw(self, picture: np.ndarray) -> None:
+        """What a person at the wheel sees, on (H, W, 3) uint8."""
+        draw(self._race, picture)
 
     @property
     def score(self) -> float:
@@ -66,10 +66,11 @@ class NoRoad(Road):
     tiles = total_tiles = wheels_on_grass = 0  # type: ignore[assignment]
     position = (0.0, 0.0)  # type: ignore[assignment]
 
-    def picture(self, width: int, height: int) -> np.ndarray:
+    def draw(self, picture: np.ndarray) -> None:
         """What V decodes, without the black bar."""
+        height, width, _ = picture.shape
         above_bar = self._race.frame[:56]
-        return cv2.resize(above_bar, (width, height), interpolation=cv2.INTER_CUBIC)
+        picture[:] = cv2.resize(above_bar, (width, height), interpolation=cv2.INTER_CUBIC)
 
     @property  # type: ignore[override]
     def temperature(self) -> float:

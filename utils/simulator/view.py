@@ -27,8 +27,9 @@ GRASS = GRASS_DIM * np.array(  # (400, 4, 2) the corners of the lighter patches
 )
 
 
-def view(race: Any, width: int, height: int) -> np.ndarray:
-    """A CarRacing, stock's or ours, as it stands: (height, width, 3) uint8, the car's way is up."""
+def draw(race: Any, picture: np.ndarray) -> None:
+    """A CarRacing, stock's or ours, as it stands, on (H, W, 3) uint8; the car's way is up."""
+    height, width, _ = picture.shape
     zoom = 0.1 / ZOOM * max(1 - race.t, 0) + min(race.t, 1)  # stock's camera comes down at first
     scale = CAR * height / AHEAD * zoom  # pixels a unit
     angle, position = race.car.hull.angle, np.array(race.car.hull.position)
@@ -40,7 +41,7 @@ def view(race: Any, width: int, height: int) -> np.ndarray:
         """Units of the world -> pixels, the same shape."""
         return (corners - position) @ turn + place
 
-    picture = np.zeros((height, width, 3), np.uint8)
+    picture[:] = 0
     _fill(picture, projected(FIELD), race.bg_color)
     road = np.array([corners for corners, _ in race.road_poly])
     colors = [race.grass_color] * len(GRASS) + [color for _, color in race.road_poly]
@@ -59,7 +60,6 @@ def view(race: Any, width: int, height: int) -> np.ndarray:
         stripe = _stripe(part) if hasattr(part, "phase") else None
         if stripe:
             _fill(picture, projected(_outline(part, stripe)), WHEEL_WHITE)
-    return picture
 
 
 def _outline(body: Any, vertices: list[tuple[float, float]]) -> np.ndarray:
