@@ -450,13 +450,13 @@ def test_a_dream_that_falls_apart_says_so_on_the_screen(dream, window, xdotool):
 
 def test_which_returns_are_of_no_real_drive():
     fast = np.full(1000, -0.1)
-    fast[::3] += 3.5  # 15 tiles of 286 in a second
-    assert not doubt(fast[:800])
+    fast[::2] += 4  # 25 tiles of 250 in a second
+    assert not doubt(fast[:500])
     assert not doubt(np.array([]))
-    assert "100 points in a second" in doubt(np.append(fast[:50], 60))
-    assert "1000 points" in doubt(np.full(900, 1.2))
+    assert "no car earns 120 points in a second" in doubt(np.append(fast[:50], 90))
+    assert "no lap is worth 1000 points" in doubt(np.full(900, 1.2))
     assert not doubt(np.append(fast[:300], np.full(LOST - 30, -0.1)))
-    assert "No gain for 3 seconds" in doubt(np.append(fast[:300], np.full(LOST, -0.1)))
+    assert "nothing gained for 3 seconds" in doubt(np.append(fast[:300], np.full(LOST, -0.1)))
 
 
 # Stage 01

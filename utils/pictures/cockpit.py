@@ -142,7 +142,7 @@ def _slot(
     paste(canvas, picture, left, top, THUMBNAIL, THUMBNAIL)
     _badge(canvas, caption, left + 8, top + 8, colour, size=13)
     if isinstance(content, str):
-        for number, words in enumerate(wrap(content, 24)[:6]):
+        for number, words in enumerate(wrap(content, 20)[:6]):
             write(canvas, words, left + 14, top + 60 + 21 * number, 14, MUTED)
 
 
