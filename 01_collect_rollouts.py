@@ -3,6 +3,7 @@
 Reads    nothing (in the dream: V, M, and data/latents or checkpoints/starts.npz to begin with;
          beside you in the window the agent, where there is one)
 Writes   data/rollouts/DRIVER_SEED.npz, one episode each: obs 64x64x3, action, reward, terminated
+         (and by_agent, if by hand)
          data/rollouts.csv, a line for every episode; data/rollouts.png, what they look like
 Time     about 1 minute on two cores
 Run      python 01_collect_rollouts.py

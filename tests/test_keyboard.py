@@ -348,6 +348,15 @@ def test_the_end_stands_on_the_screen_until_a_key_is_pressed(
     assert not driver.quit
 
 
+def test_the_end_of_a_dream_is_ms_prediction(dream, window, later):
+    driver, _ = seated(dream, window)
+    later("Escape")
+    driver.conclude(tiny.episode(1).obs[1], -98.76, True, -100.0)
+    assert driver._still[0] == "M predicts the end of the race"
+    assert "-98.8 points predicted" in driver._still[1]
+    assert driver.quit
+
+
 def test_races_share_the_window(env, window, xdotool):
     windows = set()
     for key in ("Up", "Tab", "m"):
@@ -382,7 +391,7 @@ def test_the_window_shows_race_score_time_and_tiles(env, window, xdotool):
         picture, np.zeros(3), False, False,
         {"SCORE": f"{race.reward:.1f}", "TIME": "0.00 s",
          "TILES": f"{race.tile_visited_count} / {len(race.track)}", "FRAME TIME": "0 ms"},
-        "Press an arrow key to drive", "or m to let the agent drive",
+        (False,) * 4, "Press an arrow key to drive", "or m to let the agent drive",
     ))  # fmt: skip
     shown = screen()
     assert race.reward != 0
@@ -390,6 +399,16 @@ def test_the_window_shows_race_score_time_and_tiles(env, window, xdotool):
     assert (shown[READINGS] == wanted[READINGS]).all()
     assert (shown[700:] == wanted[700:]).all()
     assert not (shown[READINGS] == cockpit._template(False)[READINGS]).all()
+
+
+def test_held_keys_are_lit(env, window, xdotool):
+    driver, obs = seated(env, window)
+    arrows = np.s_[695:715, 24:90]
+    xdotool("key", "Up")
+    look(driver, obs)
+    assert not has(cockpit.BLUE, screen()[arrows])
+    xdotool("keydown", "Down")
+    assert has(cockpit.BLUE, look(driver, obs)[arrows])
 
 
 def test_tab_shows_what_v_redraws_and_m_expected(env, window, xdotool):

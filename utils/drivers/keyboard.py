@@ -30,7 +30,7 @@ RELEASE_RATE = 0.2  # every control, once its key is let go
 
 READY = ("Press an arrow key to drive", "or m to let the agent drive")
 PAUSED = ("Paused", "space goes on, . goes one frame on")
-ARROWS = (pygame.K_LEFT, pygame.K_RIGHT, pygame.K_UP, pygame.K_DOWN)
+ARROWS = (pygame.K_LEFT, pygame.K_UP, pygame.K_DOWN, pygame.K_RIGHT)
 WARMER = 0.1  # temperature that one press of a key adds or takes
 NOTICE = 5.0  # seconds for which an answer to a key stays on the screen
 LATELY = 0.05  # weight of the last frame in the mean of the frame times
@@ -216,14 +216,17 @@ class Keyboard:
 
     def _by_keys(self) -> np.ndarray:
         """The person's action, by the held keys; a long rest gives the wheel back."""
-        keys = pygame.key.get_pressed()
-        resting = not any(keys[key] for key in ARROWS)
-        self._hands_off = self._hands_off + 1 if resting else 0
+        left, up, down, right = held = self._held()
+        self._hands_off = 0 if any(held) else self._hands_off + 1
         if self._borrowed and 0 < self._hand_back <= self._hands_off:
             self._agent_drives, self._borrowed = True, False
-        steer = int(keys[pygame.K_RIGHT]) - int(keys[pygame.K_LEFT])
-        gas, brake = int(keys[pygame.K_UP]), MOST_BRAKE * int(keys[pygame.K_DOWN])
-        return ramp(self._action, np.array([steer, gas, brake]))
+        return ramp(self._action, np.array([right - left, up, MOST_BRAKE * down]))
+
+    def _held(self) -> tuple[bool, bool, bool, bool]:
+        """Which of ARROWS are."""
+        keys = pygame.key.get_pressed()
+        left, up, down, right = (bool(keys[key]) for key in ARROWS)
+        return left, up, down, right
 
     # The clock and the keys
 
@@ -291,7 +294,7 @@ class Keyboard:
         self._road.draw(self._race)
         cockpit.paint(self._canvas, Cockpit(
             self._race, self._action, self._agent_drives, self._road.dreamt,
-            self._readings(), title, subtitle, self._line(),
+            self._readings(), self._held(), title, subtitle, self._line(),
             self._other_world() if self._beside else None,
         ))  # fmt: skip
         self._window.show(self._canvas)

@@ -35,8 +35,9 @@ PERSON = (BLUE, GREEN, RED)  # colours of steering, gas and brake
 AGENT = (VIOLET, VIOLET, VIOLET)
 PANEL = (22, 27, 34)  # where there is no picture
 READINGS = (MARGIN, 168, 288, 424)  # left edges
+ARROWS = ((-1, 0), (0, -1), (0, 1), (1, 0))  # left, up, down and right, lit while they are held
 HELP = (
-    ("arrows", "drive"), ("m", "agent"), ("Enter", "new road"), ("space", "pause"),
+    ("", "drive"), ("m", "agent"), ("Enter", "new road"), ("space", "pause"),
     (".", "one frame"), ("+ -", "temperature"), ("Tab", "other world"), ("Esc", "end"),
 )  # fmt: skip
 NOTHING_REAL = "Nothing real exists in a dream: M imagines this road, and V draws it."
@@ -67,6 +68,7 @@ class Cockpit(NamedTuple):
     by_agent: bool  # who has the wheel
     dreamt: bool
     readings: dict[str, str]  # name -> value, four of them
+    held: tuple[bool, bool, bool, bool]  # which of ARROWS
     title: str = ""  # why the race stands still, if it does,
     subtitle: str = ""  # and what can be done about it
     line: str = ""  # what else there is to say
@@ -95,6 +97,11 @@ def paint(canvas: np.ndarray, shown: Cockpit) -> None:
     for left, (name, value) in zip(READINGS, shown.readings.items(), strict=True):
         write(canvas, name, left, 644, 13, MUTED, 500)
         write(canvas, value, left, 679, 26, TEXT, 500)
+    for number, ((x, y), lit) in enumerate(zip(ARROWS, shown.held, strict=True)):
+        middle = np.array([MARGIN + 6 + 17 * number, 704])
+        ahead, aside = np.array([x, y]), np.array([y, x])
+        corners = np.array([5 * ahead, 5 * aside - 4 * ahead, -5 * aside - 4 * ahead])
+        cv2.fillConvexPoly(canvas, middle + corners, BLUE if lit else TEXT, cv2.LINE_AA)
     bars = AGENT if shown.by_agent else PERSON
     controls(canvas, shown.action, MARGIN + RACE[0], 676, (170, 116, 116), bars)
 
@@ -103,7 +110,7 @@ def paint(canvas: np.ndarray, shown: Cockpit) -> None:
 def _template(dreamt: bool) -> np.ndarray:
     """What never changes."""
     canvas = np.full((WINDOW[1], WINDOW[0], 3), GROUND, np.uint8)
-    left = MARGIN
+    left = MARGIN + 17 * len(ARROWS)
     for key, does in HELP:
         if dreamt or does != "temperature":
             left = write(canvas, key, left, 709, 14, TEXT, 500) + 6
