@@ -151,7 +151,7 @@ class Keyboard:
         self._road = road_of(env)
         self._window, self._copilot = window, copilot
         self._hand_back = hand_back * film.FPS  # in frames
-        self._race, self._canvas = cockpit.blank(cockpit.RACE), cockpit.blank(cockpit.WINDOW)
+        self._canvas = np.empty((*cockpit.WINDOW[::-1], 3), np.uint8)
         self._beside = False
         self._shown = False
         self._took = 0.0  # seconds of work for a frame, the mean of late
@@ -291,9 +291,8 @@ class Keyboard:
 
     def _show(self) -> None:
         title, subtitle = self._still or ("", "")
-        self._road.draw(self._race)
         cockpit.paint(self._canvas, Cockpit(
-            self._race, self._action, self._agent_drives, self._road.dreamt,
+            self._road.draw, self._action, self._agent_drives, self._road.dreamt,
             self._readings(), self._held(), title, subtitle, self._line(),
             self._other_world() if self._beside else None,
         ))  # fmt: skip

@@ -1,6 +1,6 @@
 """What somebody at the wheel sees: the race, who drives it, and beside it the other world."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from textwrap import wrap
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from utils.pictures.drawing import (
     Colour,
     controls,
     paste,
+    round_corners,
     width_of,
     write,
 )
@@ -63,7 +64,7 @@ class OtherWorld(NamedTuple):
 class Cockpit(NamedTuple):
     """One frame of a race that somebody drives."""
 
-    race: np.ndarray  # (592, 1016, 3) uint8, RACE
+    draw: Callable[[np.ndarray], None]  # draws the race, on (H, W, 3) uint8
     action: np.ndarray  # (3,) steering -1..1, gas 0..1, brake 0..1
     by_agent: bool  # who has the wheel
     dreamt: bool
@@ -75,13 +76,8 @@ class Cockpit(NamedTuple):
     beside: OtherWorld | None = None
 
 
-def blank(size: tuple[int, int]) -> np.ndarray:
-    """A picture (height, width, 3) uint8 to be painted again and again: new memory is slow."""
-    return np.zeros((size[1], size[0], 3), np.uint8)
-
-
 def paint(canvas: np.ndarray, shown: Cockpit) -> None:
-    """The picture in the window, on a canvas (720, 1064, 3) uint8."""
+    """The picture in the window, on a canvas (720, 1064, 3) uint8: new memory would be slow."""
     canvas[:] = _template(shown.dreamt)
     width = _race(canvas, shown)
     who, colour = ("THE AGENT DRIVES", VIOLET) if shown.by_agent else ("YOU DRIVE", BLUE)
@@ -119,10 +115,11 @@ def _template(dreamt: bool) -> np.ndarray:
 
 
 def _race(canvas: np.ndarray, shown: Cockpit) -> int:
-    """The race, with its sides cut off where another world stands beside it; returns its width."""
-    side = (RACE[0] - NARROW) // 2 if shown.beside else 0
-    width = RACE[0] - 2 * side
-    paste(canvas, shown.race[:, side : side + width], MARGIN, MARGIN, width, RACE[1])
+    """The race, narrower where another world stands beside it; returns its width."""
+    width = NARROW if shown.beside else RACE[0]
+    place = canvas[MARGIN : MARGIN + RACE[1], MARGIN : MARGIN + width]
+    shown.draw(place)
+    round_corners(place)
     if not shown.beside:
         return width
     other, thoughts = shown.beside, shown.beside.thoughts

@@ -66,15 +66,17 @@ def paste(
 ) -> None:
     """Scale an image into its place, with round corners."""
     place = canvas[y : y + height, x : x + width]
-    image = as_image(image, "an image")
-    if image.shape != place.shape:
-        image = cv2.resize(image, (width, height), interpolation=interpolation)
-    place[:] = image
+    place[:] = cv2.resize(as_image(image, "an image"), (width, height), interpolation=interpolation)
+    round_corners(place)
+
+
+def round_corners(picture: np.ndarray) -> None:
+    """Let the ground cover the corners of a picture (H, W, 3) uint8."""
     cover = _corner()
     size = len(cover)
     for rows, mask in ((slice(0, size), cover), (slice(-size, None), cover[::-1])):
         for columns, part in ((slice(0, size), mask), (slice(-size, None), mask[:, ::-1])):
-            corner = place[rows, columns]
+            corner = picture[rows, columns]
             corner[:] = corner + (np.array(GROUND) - corner) * part
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from gymnasium.envs.box2d import CarRacing
 
-from utils.simulator.view import draw
+from utils.simulator.view import View
 
 
 class Road:
@@ -20,10 +20,11 @@ class Road:
 
     def __init__(self, race: Any) -> None:
         self._race = race  # its car and its track have no types
+        self._view = View(race)
 
     def draw(self, picture: np.ndarray) -> None:
         """What a person at the wheel sees, on (H, W, 3) uint8."""
-        draw(self._race, picture)
+        self._view.draw(picture)
 
     @property
     def score(self) -> float:

@@ -16,6 +16,7 @@ from gymnasium.envs.box2d.car_racing import GRASS_DIM, PLAYFIELD, SCALE, ZOOM
 ZOOMED_IN = SCALE * ZOOM  # pixels a unit in stock's window, after the first second
 AHEAD = 600 / ZOOMED_IN  # units of road in sight ahead of the car, as in stock's window
 CAR = 0.86  # the car's place, as a share of the height
+LARGEST = 1.5 * GRASS_DIM  # units across the largest polygon
 SHIFT = 4  # fractional bits of the coordinates that OpenCV gets
 FIELD = PLAYFIELD * np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)])
 GRASS = GRASS_DIM * np.array(  # (400, 4, 2) the corners of the lighter patches
@@ -27,44 +28,54 @@ GRASS = GRASS_DIM * np.array(  # (400, 4, 2) the corners of the lighter patches
 )
 
 
-def draw(race: Any, picture: np.ndarray) -> None:
-    """A CarRacing, stock's or ours, as it stands, on (H, W, 3) uint8; the car's way is up."""
-    height, width, _ = picture.shape
-    zoom = 0.1 / ZOOM * max(1 - race.t, 0) + min(race.t, 1)  # stock's camera comes down at first
-    scale = CAR * height / AHEAD * zoom  # pixels a unit
-    angle, position = race.car.hull.angle, np.array(race.car.hull.position)
-    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
-    turn = np.array([(cos, sin), (sin, -cos)])
-    place = np.array([width / 2, CAR * height])
+class View:
+    """Draws a CarRacing, stock's or ours, as it stands; it stays right through every reset."""
 
-    def projected(corners: np.ndarray) -> np.ndarray:
-        """Units of the world -> pixels, the same shape."""
-        return (corners - position) @ turn + place
+    def __init__(self, race: Any) -> None:
+        self._race = race
+        self._road_poly: list | None = None  # of the track that the corners are of
+        self._corners = GRASS
 
-    picture[:] = 0
-    _fill(picture, projected(FIELD), race.bg_color)
-    road = np.array([corners for corners, _ in race.road_poly])
-    colors = [race.grass_color] * len(GRASS) + [color for _, color in race.road_poly]
-    corners = projected(np.concatenate([GRASS, road]))
-    least, most = corners.min(1), corners.max(1)
-    in_sight = ((most > 0) & (least < (width, height))).all(1)
-    for i in np.flatnonzero(in_sight).tolist():
-        _fill(picture, corners[i], colors[i])
-    for mark in race.car.particles:
-        line = _fixed(projected(np.array(mark.poly)))
-        cv2.polylines(picture, [line], False, mark.color, 2, cv2.LINE_AA, SHIFT)
-    for part in race.car.drawlist:
-        color = [255 * share for share in part.color]
-        for fixture in part.fixtures:
-            _fill(picture, projected(_outline(part, fixture.shape.vertices)), color)
-        stripe = _stripe(part) if hasattr(part, "phase") else None
-        if stripe:
-            _fill(picture, projected(_outline(part, stripe)), WHEEL_WHITE)
+    def draw(self, picture: np.ndarray) -> None:
+        """Draw it on (H, W, 3) uint8; the car's way is up."""
+        race = self._race
+        if self._road_poly is not race.road_poly:
+            self._road_poly = race.road_poly
+            self._corners = np.concatenate([GRASS, [corners for corners, _ in race.road_poly]])
+        height, width, _ = picture.shape
+        zoom = 0.1 / ZOOM * max(1 - race.t, 0) + min(race.t, 1)  # as stock's
+        scale = CAR * height / AHEAD * zoom  # pixels a unit
+        angle, position = race.car.hull.angle, np.array(race.car.hull.position)
+        cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+        turn = np.array([(cos, sin), (sin, -cos)])
+        place = np.array([width / 2, CAR * height])
+
+        def projected(corners: np.ndarray) -> np.ndarray:
+            """Units of the world -> pixels, the same shape."""
+            return (corners - position) @ turn + place
+
+        picture[:] = 0
+        _fill(picture, projected(FIELD), race.bg_color)
+        reach = math.hypot(width / 2, CAR * height) / scale + LARGEST
+        near = (np.abs(self._corners[:, 0] - position) < reach).all(1).nonzero()[0]
+        for i, corners in zip(near.tolist(), projected(self._corners[near]), strict=True):
+            road = i - len(GRASS)
+            _fill(picture, corners, race.grass_color if road < 0 else race.road_poly[road][1])
+        for mark in race.car.particles:
+            line = _fixed(projected(np.array(mark.poly)))
+            cv2.polylines(picture, [line], False, mark.color, 2, cv2.LINE_AA, SHIFT)
+        for part in race.car.drawlist:
+            color = [255 * share for share in part.color]
+            for fixture in part.fixtures:
+                _fill(picture, projected(_outline(part, fixture.shape.vertices)), color)
+            stripe = _stripe(part) if hasattr(part, "phase") else None
+            if stripe:
+                _fill(picture, projected(_outline(part, stripe)), WHEEL_WHITE)
 
 
 def _outline(body: Any, vertices: list[tuple[float, float]]) -> np.ndarray:
     """Corners on a body -> corners in the world."""
-    return np.array([body.transform * corner for corner in vertices])
+    return np.array([tuple(body.transform * corner) for corner in vertices])
 
 
 def _stripe(wheel: Any) -> list[tuple[float, float]] | None:
@@ -81,9 +92,9 @@ def _stripe(wheel: Any) -> list[tuple[float, float]] | None:
 
 
 def _fill(picture: np.ndarray, corners: np.ndarray, color: Any) -> None:
-    shown = [int(part) for part in color]
-    cv2.fillConvexPoly(picture, _fixed(corners), shown, cv2.LINE_AA, SHIFT)
+    r, g, b = color
+    cv2.fillConvexPoly(picture, _fixed(corners), (int(r), int(g), int(b)), cv2.LINE_AA, SHIFT)
 
 
 def _fixed(pixels: np.ndarray) -> np.ndarray:
-    return np.round(pixels * (1 << SHIFT)).astype(np.int32)
+    return (pixels * (1 << SHIFT)).astype(np.int32)
