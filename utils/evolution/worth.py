@@ -17,6 +17,7 @@ from utils.evolution.dreaming import DREAMS, Dreamer, Dreams
 from utils.pictures.plots import worth_of_m
 from utils.racing.agent import Races
 from utils.racing.race import Race
+from utils.runtime.cluster import Cluster
 from utils.runtime.timing import Clock
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator import seeds
@@ -34,6 +35,9 @@ DRAWS = 2  # of them at each sigma
 TRACKS = 8  # selection tracks that each C drives
 MOMENTS = 8  # of each drive, at which dreams begin
 SEED = 1  # of the C's and of the dreams' luck
+
+
+Where = tuple[int, Cluster | None]  # how many workers, and on which cluster
 
 
 class RealDrive(NamedTuple):
@@ -83,7 +87,7 @@ def _latents(noted: list[tuple[np.ndarray, np.ndarray, float, bool]]) -> Latents
 
 def measure_m(
     path: Path, agent: TrainedAgent, dreaming: MDNRNN | None, unseen: Sequence[Latents],
-    temperature: float, count: int, made_from: dict[str, Any],
+    temperature: float, where: Where, made_from: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """Measure what M's dream is worth, write the report and draw it beside; returns the report.
 
@@ -92,13 +96,13 @@ def measure_m(
         dreaming: the M that dreams, unless it is the one whose h C reads.
         unseen: drives that M was not trained on.
         temperature: of the dreams.
-        count: of workers.
+        where: how many workers there are, and on which cluster, if any.
         made_from: what else to write into the report.
     """
     clock, m = Clock(0, 1), dreaming or agent.rnn
     controllers = around(agent.parameters, FeatureScale.of(agent.rnn))
-    drives = drive_for_real(agent, [parameters for _, parameters in controllers], count)
-    real, dreamt = returns(agent.rnn, dreaming, temperature, controllers, drives, count)
+    drives = drive_for_real(agent, [parameters for _, parameters in controllers], where)
+    real, dreamt = returns(agent.rnn, dreaming, temperature, controllers, drives, where)
     worlds = {
         "M": World(m, temperature),
         "M, likeliest future": World(m, 0),
@@ -148,15 +152,17 @@ def around(parameters: np.ndarray, scale: FeatureScale) -> list[tuple[float | No
 
 
 def drive_for_real(
-    agent: TrainedAgent, controllers: Sequence[np.ndarray], count: int
+    agent: TrainedAgent, controllers: Sequence[np.ndarray], where: Where
 ) -> list[list[RealDrive]]:
-    """Every C on the same TRACKS selection tracks, by `count` workers.
+    """Every C on the same TRACKS selection tracks, by the workers of `where`.
 
     A race is followed for HORIZON frames after its last tile: what comes then is all the same.
     """
     races = [Race(seed, c, HORIZON) for c in controllers for seed in seeds.SELECT[:TRACKS]]
     setup = {"env_id": FAST_ID, "vae": agent.vae, "rnn": agent.rnn}
-    with Workers(count, RealDrives, setup, slots=ROWS, preload=["utils.evolution.worth"]) as pool:
+    count, nodes = where
+    preload = ["utils.evolution.worth"]
+    with Workers(count, RealDrives, setup, slots=ROWS, preload=preload, cluster=nodes) as pool:
         drives = _run(pool, races, "driving")
     return [drives[i : i + TRACKS] for i in range(0, len(drives), TRACKS)]
 
@@ -176,7 +182,7 @@ def moments(drive: RealDrive) -> list[int]:
 def returns(
     rnn: MDNRNN, dreaming: MDNRNN | None, temperature: float,
     controllers: Sequence[tuple[float | None, np.ndarray]], drives: Sequence[Sequence[RealDrive]],
-    count: int,
+    where: Where,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """What each C got in reality and gets in its dreams, from the same moments of its own drives.
 
@@ -194,7 +200,9 @@ def returns(
         luck = [(SEED, i) for i in range(len(again.seen))]
         jobs.append(Dreams(parameters[None], again, luck, HORIZON))
     setup = {"function": Dreamer(rnn, dreaming, temperature)}
-    with Workers(count, OneAtATime, setup, preload=["utils.evolution.dreaming"]) as pool:
+    count, nodes = where
+    preload = ["utils.evolution.dreaming"]
+    with Workers(count, OneAtATime, setup, preload=preload, cluster=nodes) as pool:
         dreamt = _run(pool, jobs, "dreaming")
     return tuple(
         np.reshape(found, (len(controllers), TRACKS, -1)).mean(-1, dtype=float)
