@@ -164,8 +164,9 @@ def measure(s) -> None:
     _, paths = split(episodes(s.LATENTS, "latents"))
     unseen = [load_of(path, vae)[1] for path in paths]
     made_from = {**agent.origin, "dreaming_rnn": header["fingerprint"]}
-    where = s.WORKERS, cluster(s.CLUSTER)
-    found = measure_m(report, agent, dreaming, unseen, s.TEMPERATURE, where, made_from)
+    found = measure_m(
+        report, agent, dreaming, unseen, s.TEMPERATURE, s.WORKERS, made_from, cluster(s.CLUSTER)
+    )
     print(f"{said_of_m(found)}; all figures are in {report}")
 
 

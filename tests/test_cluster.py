@@ -1,262 +1,248 @@
-"""Workers on a Ray cluster: a head that drives nothing and nodes of one processor each, all on this
-machine, which are killed and joined by others. `.ci/run` installs Ray for these tests alone.
-"""
+"""Workers on a Ray cluster. `.ci/run` installs Ray for the tests of this file that need it."""
 
 import importlib
+import importlib.util
 import os
 import signal
+import subprocess
 import sys
-import time
+import threading
 
+import nodes
 import numpy as np
 import pytest
 import tiny
-import torch
-from test_workers import (
-    die_once,
-    fail,
-    hang_once,
-    pid_of_worker,
-    stop_once,
-    triple,
-    wait_until,
-)
+from faults import runs
+from test_workers import die_once, echo_large, fail, stop_once, triple, wait_until
 
-from models.inference import ROWS
 from utils.racing import agreement
-from utils.racing.agent import Races
-from utils.racing.race import Race
-from utils.runtime.cluster import Cluster
+from utils.runtime.cluster import EVERY, Cluster
+from utils.runtime.command_line import address, processes, settings
+from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.workers import OneAtATime, Workers
-from utils.simulator import seeds
-from utils.simulator.envs import FAST_ID
 
-ray = pytest.importorskip("ray", reason="Ray is not installed (.ci/run installs it)")
+WORKERS = cores()  # processes
+CLUSTER = ""  # of Ray
+AT_WORK = "of the cluster are at work"
 
-STORE = 80_000_000  # bytes of each node's object store
-NOTICED_SOON = {  # a silent node is given up after seconds, not half a minute
-    "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 300,
-    "health_check_timeout_ms": 300,
-    "health_check_failure_threshold": 3,
-}
+with_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed (.ci/run does it)"
+)
 
 
-# What the nodes are asked
+# Without Ray
 
 
-def nothing():
-    return {}
+def test_who_asks_for_no_cluster_never_loads_ray(tmp_path):
+    (tmp_path / "ray.py").write_text("raise SystemExit('Ray was loaded')")
+    script = (
+        f"import sys\nsys.path[:0] = {[str(tmp_path), str(tiny.ROOT), str(tiny.ROOT / 'tests')]}\n"
+        "import importlib, tiny\n"
+        "for name in tiny.SCRIPTS: importlib.import_module(name)\n"
+        "from test_workers import pool, triple\n"
+        "if __name__ == '__main__':\n"
+        "    with pool(2, triple) as workers: print(workers.run(range(3)), 'ray' in sys.modules)\n"
+    )
+    (tmp_path / "main.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "main.py")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "[0, 3, 6] False\n", done.stderr
 
 
-def oddness():
-    return {"torch": os.environ.get("ODD", "2.13.0")}
+def test_a_cluster_without_ray_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    hook = sys.excepthook
+    with pytest.raises(UserError, match=r"--cluster.* needs Ray: .*pip install \"ray"):
+        Workers(2, OneAtATime, {"function": triple}, cluster=Cluster("auto", nodes.nothing))
+    assert sys.excepthook is hook
 
 
-def how_odd(job):
-    time.sleep(job)
-    return os.environ.get("ODD", "")
+@pytest.mark.parametrize(
+    ("flags", "workers"),
+    [([], cores()), (["--workers", "3"], 3), (["--cluster", "auto"], EVERY),
+     (["--cluster", "head-1:6379", "--workers", str(cores())], cores())],
+)  # fmt: skip
+def test_workers_are_all_processors_unless_it_is_said_otherwise(flags, workers):
+    found = settings(globals(), flags, WORKERS=processes(), CLUSTER=address())
+    assert vars(found) == {"WORKERS": workers, "CLUSTER": flags[1] if "--cluster" in flags else ""}
 
 
-# Helpers
+@pytest.mark.parametrize("text", ["head", "ray://head:10001", "head:", "a b:1"])
+def test_an_address_that_is_none_is_refused(text):
+    with pytest.raises(UserError, match=r"CLUSTER .*HOST:PORT, not"):
+        settings(globals(), ["--cluster", text], WORKERS=processes(), CLUSTER=address())
 
 
-class Nodes:
-    """A cluster of this machine's own."""
-
-    def __init__(self):
-        from ray.cluster_utils import Cluster as LocalCluster
-
-        self._cluster = LocalCluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False,
-                "_system_config": NOTICED_SOON,
-            },
-        )  # fmt: skip
-        self.address = self._cluster.address
-        self.nodes = []
-
-    def add(self, name, **environment):
-        node = self._cluster.add_node(
-            num_cpus=1, object_store_memory=STORE, node_name=name, env_vars=environment
-        )
-        self.nodes.append(node)
-        return node
-
-    def kill(self, node):
-        """As if somebody pulled the plug: nothing of the node has time to say anything."""
-        raylet = node.all_processes["raylet"][0].process.pid
-        for pid in [raylet, *children(raylet)]:
-            os.kill(pid, signal.SIGKILL)
-        self.nodes.remove(node)
-
-    def leave(self, count):
-        """Only so many nodes stay, or come."""
-        while len(self.nodes) > count:
-            self.kill(self.nodes[-1])
-        while len(self.nodes) < count:
-            self.add(f"node-{time.monotonic_ns()}")
-
-    def close(self):
-        ray.shutdown()
-        self._cluster.shutdown()
+def test_machines_agree_to_the_last_digit_of_a_trial_race(monkeypatch):
+    found = agreement.facts()
+    agreement.trial.cache_clear()
+    assert agreement.facts() == found
+    agreement.trial.cache_clear()
+    monkeypatch.setattr("utils.racing.agent.squash", lambda raw: np.tanh(raw) * (1 + 1e-6))
+    assert agreement.trial() != found["what a trial race comes to"]
+    agreement.trial.cache_clear()
 
 
-def children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return list(map(int, file.read().split()))
+def test_code_that_differs_has_another_mark(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    monkeypatch.setattr(agreement, "ROOT", tmp_path)
+    marks = {agreement.code("models")}
+    for text in ("a = 1\n", "a = 2\n"):
+        (tmp_path / "models" / "a.py").write_text(text)
+        marks.add(agreement.code("models"))
+    assert len(marks) == 3
+
+
+def test_the_user_may_ask_for_float32_on_all_machines(monkeypatch):
+    monkeypatch.setenv("ARITHMETIC", "float32")
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: True, raising=False)
+    assert agreement.arithmetic() == "float32"
+    assert "ARITHMETIC" in agreement.cluster("auto").pass_on
+    monkeypatch.delenv("ARITHMETIC")
+    assert agreement.arithmetic() == "bfloat16"
+
+
+def test_a_folder_that_workers_write_into_has_to_be_common(tmp_path):
+    found = agreement.cluster("auto", str(tmp_path)).facts()
+    assert found[f"the folder {tmp_path}"] == "the common one"
+    for mark in tmp_path.iterdir():
+        mark.unlink()  # as on a machine that has another folder there
+    assert agreement.cluster("", str(tmp_path)).address == ""
+    assert not list(tmp_path.iterdir())
+
+
+# With Ray
 
 
 @pytest.fixture(scope="module")
-def all_nodes():
-    cluster = Nodes()
-    yield cluster
-    cluster.close()
+def cluster():
+    found = nodes.Nodes()
+    yield found
+    found.close()
 
 
 @pytest.fixture
-def nodes(all_nodes):
-    """Two nodes."""
-    all_nodes.leave(2)
-    return all_nodes
+def two(cluster):
+    """The cluster with two nodes that drive."""
+    cluster.become(2)
+    return cluster
 
 
-def pool(nodes, function, facts=nothing, count=1000, **constants):
-    limit = constants.pop("job_seconds", 600.0)
+def pool(cluster, function, facts=nodes.nothing, job_seconds=600.0, **constants):
     setup = {"function": function, **constants}
-    cluster = Cluster(nodes.address, facts)
-    return Workers(count, OneAtATime, setup, job_seconds=limit, cluster=cluster)
+    where = Cluster(cluster.address, facts)
+    return Workers(EVERY, OneAtATime, setup, job_seconds=job_seconds, cluster=where)
 
 
-def test_results_belong_to_their_jobs_and_every_processor_has_some(nodes):
-    with pool(nodes, pid_of_worker) as workers:
-        wait_until(lambda: len(set(workers.run(range(4)))) == 2, "both nodes are at work")
-        assert workers.restarts == 0
-        assert workers.cpu_seconds > 0
-
-
-def test_jobs_of_a_killed_process_are_done_again(nodes, tmp_path, capfd):
-    with pool(nodes, die_once, folder=str(tmp_path)) as workers:
+@with_ray
+def test_jobs_of_a_killed_process_are_done_again(two, tmp_path, capfd):
+    before = signal.getsignal(signal.SIGTERM), sys.excepthook
+    with pool(two, die_once, folder=str(tmp_path)) as workers:
+        assert (signal.getsignal(signal.SIGTERM), sys.excepthook) == before
         assert workers.run(range(10)) == [3 * job for job in range(10)]
         assert workers.restarts == 1
+        assert workers.cpu_seconds > 0
     assert "on node node-" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("hangs", [hang_once, stop_once])
-def test_a_process_that_hangs_is_ended_and_its_job_done_again(nodes, tmp_path, capfd, hangs):
-    with pool(nodes, hangs, folder=str(tmp_path), job_seconds=2.0) as workers:
+@with_ray
+def test_a_process_that_hangs_is_ended_and_its_job_done_again(two, tmp_path, capfd):
+    with pool(two, stop_once, folder=str(tmp_path), job_seconds=2.0) as workers:
         assert workers.run(range(10)) == [3 * job for job in range(10)]
         assert workers.restarts == 1
     assert "had a job unfinished after 2 s and was ended" in capfd.readouterr().err
 
 
-def test_errors_of_the_user_arrive_as_they_are_and_others_with_their_traceback(nodes):
-    for kind, expected, words in (
-        (UserError, UserError, "^job . is unhappy$"),
-        (ValueError, RuntimeError, "in fail"),
-    ):
-        with pool(nodes, fail, error=kind) as workers, pytest.raises(expected, match=words):
-            workers.run(range(4))
+@with_ray
+def test_large_jobs_and_results_and_errors_of_the_user_arrive(two):
+    jobs = [np.full((1000, 1000), number, dtype=np.float32) for number in range(4)]  # 4 MB each
+    with pool(two, echo_large) as workers:
+        for number, result in enumerate(workers.run(jobs)):
+            np.testing.assert_array_equal(result, np.full((1000, 1000), 2 * number))
+    with pool(two, fail, error=UserError) as workers, pytest.raises(UserError, match=r"^job . is"):
+        workers.run(range(4))
 
 
-# The same scores
+@with_ray
+def test_a_node_that_differs_is_left_out_by_name(cluster, capfd):
+    cluster.become(1)
+    cluster.add("odd-one", ODD="1.0")
+    with pool(cluster, nodes.how_odd, facts=nodes.version) as workers:
+        wait_until(
+            lambda: workers.run([0.1] * 4) and "odd-one" in capfd.readouterr().err, "it is left out"
+        )
+        assert set(workers.run([0.1] * 8)) == {"not at all"}
+    cluster.kill(-1)
 
 
-def races():
-    """Long and short ones; with a teacher, whose laps hold every frame's features."""
-    plain = [Race(seeds.EVOLUTION + i, tiny.lively(i % 5), 10 + 3 * i) for i in range(24)]
-    teacher = {"line_offset": 2.0, "grip": 0.9}
-    return [*plain, *(Race(seeds.EVOLUTION + i, tiny.lively(i), 50, teacher) for i in range(4))]
-
-
-def drive(count, cluster=None, on_result=None):
-    vae, rnn = tiny.networks()
-    setup = {"env_id": FAST_ID, "vae": vae, "rnn": rnn}
-    with Workers(count, Races, setup, slots=ROWS, cluster=cluster) as workers:
-        return workers.run(races(), on_result), workers.restarts
-
-
-@pytest.fixture(scope="module")
-def laps():
-    """As this process drives them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield drive(0)[0]
-    torch.set_num_threads(threads)
-
-
-def assert_same(found, laps):
-    for lap, other in zip(found, laps, strict=True):
-        for name, value in vars(lap).items():
-            np.testing.assert_array_equal(value, getattr(other, name))
-
-
-def test_the_scores_are_the_same_when_a_node_is_killed_and_another_joins(nodes, laps, capfd):
-    count = 0
-
-    def pull_the_plug(index, lap):
-        nonlocal count
-        count += 1
-        if count == 3:
-            nodes.kill(nodes.nodes[0])
-        if count == 6:
-            nodes.add("late")
-
-    found, restarts = drive(1000, Cluster(nodes.address, agreement.facts), pull_the_plug)
-    assert_same(found, laps)
-    assert restarts == 1
-    assert "is lost" in capfd.readouterr().err
-
-
-def test_without_any_node_it_waits_says_so_and_goes_on(nodes, laps, monkeypatch, capfd):
-    monkeypatch.setattr("utils.runtime.cluster.WAIT_SECONDS", 1.0)
-    said = []
-
-    def it_waits():
-        said.append(capfd.readouterr().err)
-        return "waiting for one" in "".join(said)
-
-    def back_again(*_):
-        wait = 0.0 if it_waits() else 0.2
-        signal.setitimer(signal.ITIMER_REAL, wait)
-        if not wait:
-            nodes.add("back")
-
-    def pull_all_plugs(index, lap):
-        if len(nodes.nodes) == 2:
-            nodes.leave(0)
-            signal.signal(signal.SIGALRM, back_again)  # a node is added by the main thread alone
-            signal.setitimer(signal.ITIMER_REAL, 0.2)
-
-    found, _ = drive(1000, Cluster(nodes.address, agreement.facts), pull_all_plugs)
-    assert_same(found, laps)
-    said.append(capfd.readouterr().err)
-    assert "".join(said).endswith("1 node with 1 process of the cluster are at work\n")
-
-
-# Nodes that differ
-
-
-def test_a_node_that_differs_is_left_out_by_name(all_nodes, capfd):
-    all_nodes.leave(1)
-    odd = all_nodes.add("odd-one", ODD="1.0")
-    with pool(all_nodes, how_odd, facts=oddness) as workers:
-        names = {name for _ in range(3) for name in workers.run([0.1] * 8)}
-    all_nodes.kill(odd)
-    assert names == {""}
-    assert "node odd-one (" in (said := capfd.readouterr().err)
-    assert "is left out: torch is 1.0 there and 2.13.0 here." in said
-
-
-def test_where_no_node_fits_the_run_ends_in_a_sentence(nodes, tmp_path, monkeypatch):
+@with_ray
+def test_where_no_node_fits_the_run_ends_in_a_sentence(two, tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("def facts():\n    return {'code': 1}\n")
     monkeypatch.syspath_prepend(tmp_path)
     only_here = importlib.import_module("only_here")
     monkeypatch.setattr("sys.path", [p for p in sys.path if p != str(tmp_path)])
     with (
         pytest.raises(UserError, match=r"no node of the cluster fits.*No module named 'only_here'"),
-        pool(nodes, triple, facts=only_here.facts) as workers,
+        pool(two, triple, facts=only_here.facts) as workers,
     ):
         workers.run(range(4))
+
+
+@with_ray
+def test_without_any_node_it_waits_says_so_and_goes_on(two, monkeypatch, capfd):
+    monkeypatch.setattr("utils.runtime.cluster.WAIT_SECONDS", 0.5)
+    said, joined = [], []
+
+    def it_waits():
+        said.append(capfd.readouterr().err)
+        return "waiting for one" in "".join(said).rpartition("is lost")[2]
+
+    def back_again():
+        wait_until(it_waits, "it waits")
+        joined.append(two.join("back"))
+
+    def pull_all_plugs(index, result):
+        if len(two.there) == 2:
+            two.become(0)
+            threading.Thread(target=back_again).start()
+
+    with pool(two, triple) as workers:
+        assert workers.run(range(2000), pull_all_plugs) == [3 * job for job in range(2000)]
+    os.killpg(joined[0].pid, signal.SIGKILL)
+    assert "1 node with 1 process of the cluster are at work" in capfd.readouterr().err
+
+
+@with_ray
+def test_05_leaves_the_same_files_when_a_node_is_killed_and_another_joins(two, tmp_path):
+    flags = {"rounds": 1, "laps": 3, "select_tracks": 0}
+    local, spread = tmp_path / "local", tmp_path / "spread"
+    for folder in (local, spread):
+        runs.prepare(folder, 5)
+    stage = runs.Run(
+        spread, 5, env={"RAY_ADDRESS": two.address}, cluster="auto", workers=1000, **flags
+    )
+    assert stage.wait_until(lambda: f"2 nodes with 2 processes {AT_WORK}" in stage.said)
+    two.kill()
+    assert stage.wait_until(lambda: "is lost" in stage.said)
+    two.add("late")
+    assert stage.wait() == 0, stage.said
+    assert stage.said.count(f"2 nodes with 2 processes {AT_WORK}") == 2
+    assert ", on 2 nodes with 2 processes, 0 s left" in stage.said
+    assert runs.Run(local, 5, **flags).wait() == 0
+    assert runs.differences(local, spread) == []
+
+
+@with_ray
+@pytest.mark.parametrize(("number", "nodes_left"), [(signal.SIGTERM, 2), (signal.SIGINT, 0)])
+def test_a_stage_is_stopped_as_always_while_it_drives_or_waits(two, tmp_path, number, nodes_left):
+    runs.prepare(tmp_path / "stage", 5)
+    stage = runs.Run(tmp_path / "stage", 5, cluster=two.address, workers=1000, laps=2000)
+    assert stage.wait_until(lambda: AT_WORK in stage.said), stage.said
+    if not nodes_left:
+        two.become(0)
+        assert stage.wait_until(lambda: "waiting for one" in stage.said), stage.said
+    os.kill(stage.process.pid, number)
+    assert stage.wait() == 130
+    assert "stopped; what is saved stays" in stage.complaint
+    assert "Traceback" not in stage.said

@@ -37,9 +37,6 @@ MOMENTS = 8  # of each drive, at which dreams begin
 SEED = 1  # of the C's and of the dreams' luck
 
 
-Where = tuple[int, Cluster | None]  # how many workers, and on which cluster
-
-
 class RealDrive(NamedTuple):
     """A race as the agent saw it. It reads mu alone: V's doubt, logvar, is minus infinity."""
 
@@ -87,7 +84,7 @@ def _latents(noted: list[tuple[np.ndarray, np.ndarray, float, bool]]) -> Latents
 
 def measure_m(
     path: Path, agent: TrainedAgent, dreaming: MDNRNN | None, unseen: Sequence[Latents],
-    temperature: float, where: Where, made_from: dict[str, Any],
+    temperature: float, count: int, made_from: dict[str, Any], cluster: Cluster | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure what M's dream is worth, write the report and draw it beside; returns the report.
 
@@ -96,13 +93,14 @@ def measure_m(
         dreaming: the M that dreams, unless it is the one whose h C reads.
         unseen: drives that M was not trained on.
         temperature: of the dreams.
-        where: how many workers there are, and on which cluster, if any.
+        count: of workers.
         made_from: what else to write into the report.
+        cluster: where the workers are, if not on this machine.
     """
     clock, m = Clock(0, 1), dreaming or agent.rnn
     controllers = around(agent.parameters, FeatureScale.of(agent.rnn))
-    drives = drive_for_real(agent, [parameters for _, parameters in controllers], where)
-    real, dreamt = returns(agent.rnn, dreaming, temperature, controllers, drives, where)
+    drives = drive_for_real(agent, [parameters for _, parameters in controllers], count, cluster)
+    real, dreamt = returns(agent.rnn, dreaming, temperature, controllers, drives, count, cluster)
     worlds = {
         "M": World(m, temperature),
         "M, likeliest future": World(m, 0),
@@ -152,17 +150,17 @@ def around(parameters: np.ndarray, scale: FeatureScale) -> list[tuple[float | No
 
 
 def drive_for_real(
-    agent: TrainedAgent, controllers: Sequence[np.ndarray], where: Where
-) -> list[list[RealDrive]]:
-    """Every C on the same TRACKS selection tracks, by the workers of `where`.
+    agent: TrainedAgent, controllers: Sequence[np.ndarray], count: int,
+    cluster: Cluster | None = None,
+) -> list[list[RealDrive]]:  # fmt: skip
+    """Every C on the same TRACKS selection tracks, by `count` workers.
 
     A race is followed for HORIZON frames after its last tile: what comes then is all the same.
     """
     races = [Race(seed, c, HORIZON) for c in controllers for seed in seeds.SELECT[:TRACKS]]
     setup = {"env_id": FAST_ID, "vae": agent.vae, "rnn": agent.rnn}
-    count, nodes = where
     preload = ["utils.evolution.worth"]
-    with Workers(count, RealDrives, setup, slots=ROWS, preload=preload, cluster=nodes) as pool:
+    with Workers(count, RealDrives, setup, slots=ROWS, preload=preload, cluster=cluster) as pool:
         drives = _run(pool, races, "driving")
     return [drives[i : i + TRACKS] for i in range(0, len(drives), TRACKS)]
 
@@ -182,7 +180,7 @@ def moments(drive: RealDrive) -> list[int]:
 def returns(
     rnn: MDNRNN, dreaming: MDNRNN | None, temperature: float,
     controllers: Sequence[tuple[float | None, np.ndarray]], drives: Sequence[Sequence[RealDrive]],
-    where: Where,
+    count: int, cluster: Cluster | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """What each C got in reality and gets in its dreams, from the same moments of its own drives.
 
@@ -200,9 +198,8 @@ def returns(
         luck = [(SEED, i) for i in range(len(again.seen))]
         jobs.append(Dreams(parameters[None], again, luck, HORIZON))
     setup = {"function": Dreamer(rnn, dreaming, temperature)}
-    count, nodes = where
     preload = ["utils.evolution.dreaming"]
-    with Workers(count, OneAtATime, setup, preload=preload, cluster=nodes) as pool:
+    with Workers(count, OneAtATime, setup, preload=preload, cluster=cluster) as pool:
         dreamt = _run(pool, jobs, "dreaming")
     return tuple(
         np.reshape(found, (len(controllers), TRACKS, -1)).mean(-1, dtype=float)

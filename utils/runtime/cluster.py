@@ -108,7 +108,7 @@ class Nodes:
         if node.id not in self._refused:
             self._refused[node.id] = f"node {node.name} is left out: {why}."
             print(self._refused[node.id], file=sys.stderr)
-        self._next_look = 0.0
+        self._look_at_nodes()
 
     def described(self) -> str:
         return f", on {_counted(*self._at_work)}"
@@ -121,7 +121,6 @@ class Nodes:
         self._look_at_nodes()
         if self._nodes and not self._usable() and not self._found_good:
             raise UserError("no node of the cluster fits: " + " ".join(self._refused.values()))
-        self._wanted = min(self._count, sum(node.processors for node in self._usable()))
         ready = [worker.node.id for worker in workers if worker.ready]
         self._found_good.update(ready)
         self._at_work, now = (len(set(ready)), len(ready)), time.monotonic()
@@ -150,6 +149,7 @@ class Nodes:
             if node.id not in alive:
                 print(f"node {node.name} is lost; others do its jobs again", file=sys.stderr)
         self._nodes = {id: node for id, node in alive.items() if node.processors}
+        self._wanted = min(self._count, sum(node.processors for node in self._usable()))
 
 
 class OnNode(Worker):

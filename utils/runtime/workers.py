@@ -18,6 +18,7 @@ How it holds together:
 """
 
 import contextlib
+import heapq
 import pickle
 import queue
 import sys
@@ -123,6 +124,7 @@ class Workers:
         self._jobs_per_worker = jobs_per_worker
         self._count = count
         self._deaths_in_a_row = 0
+        self._nothing_due_before = 0.0  # time.monotonic()
         self._ended_cpu_seconds = 0.0
         self._workers: list[Worker] = []
         self._here: Handler | None = None  # what does the jobs where there are no workers
@@ -191,26 +193,37 @@ class Workers:
     # Jobs out, results in
 
     def _hand_out(self, batch: _Batch) -> None:
-        while batch.waiting:
+        """To the least busy first, so that few jobs spread over many workers; ready ones first."""
+        if not batch.waiting:
+            return
+        free = [self._load(i) for i, worker in enumerate(self._workers) if self._is_free(worker)]
+        heapq.heapify(free)
+        while batch.waiting and free:
+            busy, _, i = free[0]
             index = batch.waiting[0]
             suspect = batch.is_suspect(index)
-            worker = self._worker_for_next_job(alone=suspect)
-            if worker is None:
+            if suspect and busy:
                 return
             batch.waiting.popleft()
+            worker = self._workers[i]
             worker.places = 1 if suspect else self._slots
             worker.give(index, batch.jobs[index])
+            if self._is_free(worker):
+                heapq.heapreplace(free, self._load(i))
+            else:
+                heapq.heappop(free)
 
-    def _worker_for_next_job(self, alone: bool) -> Worker | None:
-        """The least busy one, so that few jobs spread over many workers; ready ones first."""
-        free = [w for w in self._workers if len(w.jobs) < (1 if alone else w.places)]
-        free = [w for w in free if w.reached and w.given < self._jobs_per_worker]
-        return min(free, key=lambda w: (len(w.jobs), not w.ready), default=None)
+    def _is_free(self, worker: Worker) -> bool:
+        has_place = worker.reached and len(worker.jobs) < worker.places
+        return has_place and worker.given < self._jobs_per_worker
+
+    def _load(self, i: int) -> tuple[int, bool, int]:
+        worker = self._workers[i]
+        return len(worker.jobs), not worker.ready, i
 
     def _listen(self, batch: _Batch) -> None:
         """Sleep until a worker says something, dies or is due, and act on all that has come."""
-        due = min((self._due(w) for w in self._workers), default=float("inf"))
-        patience = min(due - time.monotonic(), self._carrier.patience)
+        patience = min(self._nothing_due_before - time.monotonic(), self._carrier.patience)
         with contextlib.suppress(queue.Empty):
             worker, message = self._heard.get(timeout=max(GRACE_SECONDS, patience))
             self._take(worker, message, batch)
@@ -230,6 +243,7 @@ class Workers:
             worker.become_ready()
         elif kind == "unfit":
             self._end(worker)
+            batch.redo(list(worker.jobs))
             self._carrier.refuse(worker, content)
         elif kind == "user error":
             raise UserError(content)
@@ -281,10 +295,14 @@ class Workers:
 
     def _end_hung_workers(self, batch: _Batch) -> None:
         now = time.monotonic()
+        if now < self._nothing_due_before:
+            return
         for worker in [w for w in self._workers if self._due(w) <= now]:
             limit = self._job_seconds if worker.ready else START_SECONDS
             what = "had a job unfinished" if worker.ready else "was not ready"
             self._replace_dead(worker, f"{what} after {limit:g} s and was ended", batch)
+        soonest = now + min(self._job_seconds, START_SECONDS)  # for whatever begins from now on
+        self._nothing_due_before = min([soonest, *map(self._due, self._workers)])
 
     def _replace_dead(self, worker: Worker, how: str, batch: _Batch) -> None:
         self._end(worker)
