@@ -53,7 +53,7 @@ def test_who_asks_for_no_cluster_never_loads_ray(tmp_path):
 def test_a_cluster_without_ray_is_refused_in_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     hook = sys.excepthook
-    with pytest.raises(UserError, match=r"--cluster.* needs Ray: .*pip install \"ray"):
+    with pytest.raises(UserError, match=r"--cluster.* needs Ray: .*pip install ray=="):
         Workers(2, OneAtATime, {"function": triple}, cluster=Cluster("auto", nodes.nothing))
     assert sys.excepthook is hook
 
@@ -133,6 +133,13 @@ def pool(cluster, function, facts=nodes.nothing, job_seconds=600.0, **constants)
     setup = {"function": function, **constants}
     where = Cluster(cluster.address, facts)
     return Workers(EVERY, OneAtATime, setup, job_seconds=job_seconds, cluster=where)
+
+
+@with_ray
+def test_an_address_where_there_is_no_cluster_is_told_in_a_sentence():
+    where = Cluster("127.0.0.1:9", nodes.nothing)
+    with pytest.raises(UserError, match=r"^no Ray cluster is to be had at '127.0.0.1:9' .*refused"):
+        Workers(2, OneAtATime, {"function": triple}, cluster=where)
 
 
 @with_ray
@@ -244,5 +251,5 @@ def test_a_stage_is_stopped_as_always_while_it_drives_or_waits(two, tmp_path, nu
         assert stage.wait_until(lambda: "waiting for one" in stage.said), stage.said
     os.kill(stage.process.pid, number)
     assert stage.wait() == 130
-    assert "stopped; what is saved stays" in stage.complaint
+    assert "05_train_controller.py: stopped; what is saved stays" in stage.said
     assert "Traceback" not in stage.said

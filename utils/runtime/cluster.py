@@ -11,6 +11,7 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
@@ -24,8 +25,9 @@ from typing import Any, NamedTuple
 from utils.runtime.errors import UserError
 from utils.runtime.worker import Said, Worker
 
-INSTALL = 'pip install "ray[default]==2.60.0"'
+INSTALL = "pip install ray==2.60.0"  # all that is needed; ray[default] adds a dashboard
 LOOK_SECONDS = 1.0  # between two looks at which nodes are there
+CONNECT_SECONDS = 10.0
 WAIT_SECONDS = 10.0  # without any worker; then it is said what is waited for
 EVERY = 1_000_000  # workers: as many as the cluster has processors
 
@@ -272,14 +274,18 @@ def _connect(address: str) -> Any:
         sys.excepthook = hook
     if ray.is_initialized():
         return ray
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
     try:
+        if address != "auto":  # Ray itself would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            ray.init(
-                address if address != "auto" else os.environ.get("RAY_ADDRESS", address),
-                log_to_driver=False, logging_level=logging.ERROR,
-            )  # fmt: skip
-    except (ConnectionError, RuntimeError, ValueError) as error:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except SystemExit:  # Ray's way to take SIGTERM
+        raise KeyboardInterrupt from None
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"no Ray cluster is to be had at {address!r} (--cluster): "
             f"{str(error).strip().splitlines()[0]}; start one with: ray start --head"
