@@ -16,7 +16,7 @@ from utils.runtime.workers import Workers
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 
-TURNS = 4
+TURNS = 3
 LOCAL, NODE = "a worker process of this machine", "a worker on the cluster"
 
 
@@ -41,10 +41,8 @@ class Counted:
 def measure_cluster(networks: Networks, effort: Effort, address: str) -> Figures:
     """One worker here and one there, in turns: wall time, main's and the worker's own time."""
     setup = {"env_id": FAST_ID, "vae": networks.vae, "rnn": networks.rnn}
-    first, patience = seeds.EVOLUTION, effort.patience
-    races = [
-        Race(seed, networks.parameters, patience) for seed in range(first, first + effort.races)
-    ]
+    tracks = range(seeds.EVOLUTION, seeds.EVOLUTION + max(effort.races // 4, ROWS))
+    races = [Race(track, networks.parameters, effort.patience) for track in tracks]
     counted, wall, main, worker = Counted(), {}, {}, {}
     with ExitStack() as stack:
         pools = {

@@ -81,7 +81,7 @@ class Nodes:
         self._refused: dict[str, str] = {}  # by the node's id, why
         self._found_good: set[str] = set()
         self._next_look = self._last_at_work = -float("inf")
-        self._wanted = 0
+        self.wanted = 0
         self._at_work = self._said_at_work = (0, 0)  # nodes, processes
         self._waits = False
 
@@ -90,7 +90,7 @@ class Nodes:
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
             self._look(workers)
-        if len(workers) >= self._wanted:
+        if len(workers) >= self.wanted:
             return None
         there = Counter(worker.node.id for worker in workers)
         node = max(self._usable(), key=lambda node: node.processors - there[node.id])
@@ -128,7 +128,7 @@ class Nodes:
         self._at_work, now = (len(set(ready)), len(ready)), time.monotonic()
         if self._last_at_work < 0 or any(worker.reached for worker in workers):
             self._last_at_work = now
-        if ready and (self._waits or len(ready) == self._wanted):
+        if ready and (self._waits or len(ready) == self.wanted):
             if self._at_work != self._said_at_work:
                 print(f"{_counted(*self._at_work)} of the cluster are at work", file=sys.stderr)
             self._said_at_work, self._waits = self._at_work, False
@@ -151,7 +151,7 @@ class Nodes:
             if node.id not in alive:
                 print(f"node {node.name} is lost; others do its jobs again", file=sys.stderr)
         self._nodes = {id: node for id, node in alive.items() if node.processors}
-        self._wanted = min(self._count, sum(node.processors for node in self._usable()))
+        self.wanted = min(self._count, sum(node.processors for node in self._usable()))
 
 
 class OnNode(Worker):

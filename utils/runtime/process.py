@@ -31,11 +31,11 @@ class Processes:
         preload: Sequence[str],
     ) -> None:  # fmt: skip
         self.crowding = max(1.0, count / cores())
-        self._count = count
+        self.wanted = count
         self._for_each = start_method(preload), recipe, places, heard
 
     def another(self, workers: Sequence[Worker]) -> "WorkerProcess | None":
-        return WorkerProcess(*self._for_each) if len(workers) < self._count else None
+        return WorkerProcess(*self._for_each) if len(workers) < self.wanted else None
 
     def is_lost(self, worker: Worker) -> bool:
         return False

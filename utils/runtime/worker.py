@@ -64,6 +64,7 @@ class Carrier(Protocol):
 
     patience: float  # seconds after which it wants to be asked for another again
     crowding: float  # workers for each processor, at least 1
+    wanted: int  # workers, at present
 
     def another(self, workers: Sequence[Any]) -> Worker | None:
         """A new worker beside these, if one is missing and can be started."""

@@ -319,7 +319,7 @@ class Workers:
         )
         if worker.ready:  # else the job had not begun, and is not to blame
             batch.blame(redo, how)
-        if self._deaths_in_a_row > max(DEATHS_IN_A_ROW, 3 * self._count):
+        if self._deaths_in_a_row > max(DEATHS_IN_A_ROW, 3 * self._carrier.wanted):
             raise UserError(
                 f"{self._deaths_in_a_row} worker processes died without finishing a job (the last "
                 f"one {how}): use fewer workers if memory is short, or none to see the fault."
