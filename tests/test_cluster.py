@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import tiny
 from faults import runs
+from test_dreaming import dreams
 from test_workers import die_once, echo_large, fail, stop_once, triple, wait_until
 
+from utils.evolution.dreaming import DREAMS, Dreamer, dream
 from utils.racing import agreement
 from utils.runtime.cluster import EVERY, Cluster
 from utils.runtime.command_line import address, processes, settings
@@ -238,6 +240,16 @@ def test_05_leaves_the_same_files_when_a_node_is_killed_and_another_joins(two, t
     assert ", on 2 nodes with 2 processes, 0 s left" in stage.said
     assert runs.Run(local, 5, **flags).wait() == 0
     assert runs.differences(local, spread) == []
+
+
+@with_ray
+def test_dreams_on_the_cluster_are_those_of_this_machine(two):
+    _, rnn = tiny.networks()
+    job, setup = dreams(count=2 * DREAMS // 3), {"function": Dreamer(rnn, None, 1.0)}
+    with Workers(0, OneAtATime, setup) as here:
+        expected = dream(here, job.parameters, *job[1:])
+    with Workers(EVERY, OneAtATime, setup, cluster=agreement.cluster(two.address)) as workers:
+        assert np.array_equal(dream(workers, job.parameters, *job[1:]), expected)
 
 
 @with_ray

@@ -3,7 +3,8 @@ and only where a cluster is asked for.
 
 Ray starts the processes and carries the messages, and nothing else: which job goes where, and what
 becomes of the jobs of the dead, is the pool's business as it is on one machine. So each worker is
-an actor that Ray neither restarts nor retries, bound to the node that it was started for.
+an actor that Ray neither restarts nor retries, bound to the node that it was started for. The head
+alone has to stay: a minute after it is gone, Ray ends the main process.
 """
 
 import logging
@@ -162,6 +163,8 @@ class OnNode(Worker):
     ) -> None:
         super().__init__(places)
         self._ray, self._actor, self.node = ray, actor, node
+        self._give = actor.give
+        self._hear = actor.hear.options(concurrency_group="hear")  # `give` does not wait for it
         self._heard = heard
         self._end_of_it: BaseException | None = None
         self.name = f"a worker process on node {node.name}"
@@ -177,7 +180,7 @@ class OnNode(Worker):
         return super().read(message)
 
     def send(self, message: bytes) -> None:
-        self._actor.give.remote(message)
+        self._give.remote(message)
 
     def epitaph(self) -> str:
         lines = str(self._end_of_it).strip().splitlines()
@@ -191,8 +194,7 @@ class OnNode(Worker):
         self.kill()
 
     def _ask(self) -> None:
-        hear = self._actor.hear.options(concurrency_group="hear")  # `give` does not wait for it
-        hear.remote().future().add_done_callback(self._note)
+        self._hear.remote().future().add_done_callback(self._note)
 
     def _note(self, answer: "Future[bytes]") -> None:
         """In a thread of Ray's: a message has come, or none will."""
