@@ -73,7 +73,7 @@ BLIND = "hold"  # z between two looks stays as it is; "dream" lets it go on as M
 NAME = "latest"  # of the report
 FILM = "best_lap.mp4"  # the best race; "none" leaves it out
 WORKERS = cores()  # processes; 0 drives in this one; the scores are the same for any
-CLUSTER = ""  # of Ray: "auto" or HOST:PORT; WORKERS then counts all over it, its every processor
+CLUSTER = ""  # "auto" or HOST:PORT of a Ray cluster; WORKERS are then all its processors by default
 LATENTS = "data/latents"  # real drives, of which M was not trained on every twentieth
 CHECKPOINTS = "checkpoints"  # where V, M and C are and the report goes
 # ---------------------------------------------------------------------------

@@ -224,7 +224,7 @@ def test_without_any_node_it_waits_says_so_and_goes_on(two, monkeypatch, capfd):
 
 @with_ray
 def test_05_leaves_the_same_files_when_a_node_is_killed_and_another_joins(two, tmp_path):
-    flags = {"rounds": 1, "laps": 3, "select_tracks": 0}
+    flags = {"rounds": 1, "laps": 1, "generations": 4, "select_tracks": 0}
     local, spread = tmp_path / "local", tmp_path / "spread"
     for folder in (local, spread):
         runs.prepare(folder, 5)

@@ -80,7 +80,7 @@ class Nodes:
         self._facts = pickle.dumps((cluster.facts, cluster.facts()))
         self._nodes: dict[str, Node] = {}
         self._refused: dict[str, str] = {}  # by the node's id, why
-        self._found_good: set[str] = set()
+        self._has_worked = False
         self._next_look = self._last_at_work = -float("inf")
         self.wanted = 0
         self._at_work = self._said_at_work = (0, 0)  # nodes, processes
@@ -95,10 +95,9 @@ class Nodes:
             return None
         there = Counter(worker.node.id for worker in workers)
         node = max(self._usable(), key=lambda node: node.processors - there[node.id])
-        facts = None if node.id in self._found_good else self._facts
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         actor = self._actor.options(scheduling_strategy=strategy(node.id, soft=False)).remote(
-            self._recipe, self._home, facts
+            self._recipe, self._home, self._facts
         )
         return OnNode(self._ray, actor, node, self._places, self._heard)
 
@@ -122,11 +121,11 @@ class Nodes:
     def _look(self, workers: Sequence["OnNode"]) -> None:
         """See which nodes and workers there are, and tell the user what has changed."""
         self._look_at_nodes()
-        if self._nodes and not self._usable() and not self._found_good:
+        if self._nodes and not self._usable() and not self._has_worked:
             raise UserError("no node of the cluster fits: " + " ".join(self._refused.values()))
         ready = [worker.node.id for worker in workers if worker.ready]
-        self._found_good.update(ready)
         self._at_work, now = (len(set(ready)), len(ready)), time.monotonic()
+        self._has_worked |= bool(ready)
         if self._last_at_work < 0 or any(worker.reached for worker in workers):
             self._last_at_work = now
         if ready and (self._waits or len(ready) == self.wanted):
@@ -208,14 +207,14 @@ class Actor:
     It is sent there as code, so that a node that lacks ours can say so.
     """
 
-    def __init__(self, recipe: bytes, home: bytes, facts: bytes | None) -> None:
+    def __init__(self, recipe: bytes, home: bytes, facts: bytes) -> None:
         self._inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._inbox.put(recipe)
         self._say("begun", os.getpid())
         threading.Thread(target=self._live, args=(home, facts), daemon=True).start()
 
-    def _live(self, home: bytes, facts: bytes | None) -> None:
+    def _live(self, home: bytes, facts: bytes) -> None:
         folder, path, environment = pickle.loads(home)
         with suppress(OSError):  # it does without the folder unless something in it is needed
             os.chdir(folder)
@@ -225,13 +224,13 @@ class Actor:
             from utils.runtime import child
 
             child.limit_to_one_thread()  # before the libraries load
-            if facts and (unlike := _unlike(facts)):
-                self._say("unfit", unlike)
-                return
-        except ImportError as error:
-            self._say("unfit", f"{error} (is the project at {folder} there, too?)")
-            return
-        child.live(self)
+            unlike = _unlike(facts)
+        except Exception as error:  # whatever other code there, or none, comes to
+            unlike = f"{error} (is the project of {folder} there, too, and the same?)"
+        if unlike:
+            self._say("unfit", unlike)
+        else:
+            child.live(self)
 
     def _say(self, kind: str, content: Any) -> None:
         self.send_bytes(pickle.dumps((kind, content, time.process_time())))
