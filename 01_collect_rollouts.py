@@ -33,8 +33,18 @@ from models.inference import ROWS
 from utils.evolution.own_drives import RecordedRaces, plan_drives
 from utils.evolution.search import load_search
 from utils.pictures.plots import contact_sheet, own_drives
+from utils.racing.agreement import cluster
 from utils.racing.copilot import copilot
-from utils.runtime.command_line import choice, folder, number, processes, settings, whole, word
+from utils.runtime.command_line import (
+    address,
+    choice,
+    folder,
+    number,
+    processes,
+    settings,
+    whole,
+    word,
+)
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.workers import OneAtATime, Workers
@@ -65,6 +75,7 @@ SLOWEST = 0.4  # least share of the road's grip that the autopilot uses; most is
 ENV_ID = "FastCarRacing-v0"  # ours, as stock's CarRacing-v3 but faster; or DreamCarRacing-v0
 TEMPERATURE = 1.0  # of the dream: 0 is the likeliest future, 1 as uncertain as M is
 WORKERS = cores()  # processes; 0 drives in this one
+CLUSTER = ""  # "auto" or HOST:PORT of a Ray cluster; WORKERS are then all its processors by default
 ROLLOUTS = "data/rollouts"  # where the episodes go
 OWN_ROLLOUTS = "data/dream/rollouts"  # where the agent's go
 CHECKPOINTS = "checkpoints"  # where the agent is, or the M that dreams
@@ -79,7 +90,8 @@ def main(argv: list[str] | None = None) -> None:
         KEYBOARD_EPISODES=whole(), HAND_BACK=number(0, 3600),
         NOISE=number(0, 1), DISTURBANCE=number(0, 1),
         LINE_OFFSET=number(0, 5.5), SLOWEST=number(0.05, 0.94), ENV_ID=choice(*ENV_IDS),
-        TEMPERATURE=number(0, HOTTEST), WORKERS=processes(), ROLLOUTS=folder(),
+        TEMPERATURE=number(0, HOTTEST), WORKERS=processes(), CLUSTER=address(),
+        ROLLOUTS=folder(),
         AGENT_EPISODES=whole(0, MOST_EPISODES), OWN_ROLLOUTS=folder(), CHECKPOINTS=folder(),
         CONTROLLER=word(),
     )  # fmt: skip
@@ -129,7 +141,7 @@ def record_others(s: SimpleNamespace) -> None:
     missing = not_collected(planned)
     pool = Workers(
         min(s.WORKERS, len(missing)), OneAtATime, {"function": Collector()},
-        preload=["utils.world_model.collection"],
+        preload=["utils.world_model.collection"], cluster=cluster(s.CLUSTER, s.ROLLOUTS),
     )  # fmt: skip
     drive(pool, missing)
 
@@ -146,6 +158,7 @@ def record_agent(s: SimpleNamespace) -> None:
         min(s.WORKERS, -(-len(missing) // ROWS)), RecordedRaces,
         {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
         slots=ROWS, preload=["utils.evolution.own_drives"],
+        cluster=cluster(s.CLUSTER, s.OWN_ROLLOUTS),
     )  # fmt: skip
     drive(pool, missing)
 

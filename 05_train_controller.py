@@ -42,8 +42,10 @@ from utils.evolution.imitation import imitate
 from utils.evolution.plan import Plan
 from utils.evolution.search import Files, Search, found_at
 from utils.racing.agent import Races, drive
+from utils.racing.agreement import cluster
 from utils.racing.race import Race
 from utils.runtime.command_line import (
+    address,
     choice,
     folder,
     number,
@@ -95,6 +97,7 @@ TEACHER_GRIP = 0.9  # share of the road's grip that the teacher uses
 SEED = 1  # of the evolution; the tracks follow from the generation
 ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
 WORKERS = cores()  # processes; 0 drives in this one; the result is the same for any
+CLUSTER = ""  # "auto" or HOST:PORT of a Ray cluster; WORKERS are then all its processors by default
 LATENTS = "data/latents"  # where dreams begin
 OWN_LATENTS = "data/dream/latents"  # the agent's own drives
 CHECKPOINTS = "checkpoints"  # where V and M are and C goes
@@ -132,14 +135,16 @@ def main(argv: list[str] | None = None) -> None:
     if search:
         print(search.follow(plan, made_from, globals(), files))
 
-    scale = FeatureScale.of(rnn, s.FEATURES)
+    scale, nodes = FeatureScale.of(rnn, s.FEATURES), cluster(s.CLUSTER)
     if plan.world == "dream":
         dreaming, moments = _dream(s, vae_header, rnn_header)
         setup: dict[str, Any] = {"function": Dreamer(rnn, dreaming, plan.temperature)}
-        pool = Workers(s.WORKERS, OneAtATime, setup, preload=["utils.evolution.dreaming"])
+        preload = ["utils.evolution.dreaming"]
+        pool = Workers(s.WORKERS, OneAtATime, setup, preload=preload, cluster=nodes)
     else:
         setup = {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn}
-        pool = Workers(s.WORKERS, Races, setup, slots=ROWS, preload=["utils.racing.agent"])
+        preload = ["utils.racing.agent"]
+        pool = Workers(s.WORKERS, Races, setup, slots=ROWS, preload=preload, cluster=nodes)
     with pool as workers:
         if not search:
             start, spent = np.zeros(count), {"frames": 0, "core_hours": 0.0}
@@ -197,7 +202,7 @@ def evolve(
         came_to = of_candidates(plan, generation, laps) | of_selection(selection)
         said = search.note(generation, [*driven, *selection], meter, came_to)
         search.save(files)
-        print(f"{said}, {clock.left(generation + 1)} left", flush=True)
+        print(f"{said}{workers.where}, {clock.left(generation + 1)} left", flush=True)
 
 
 def evolve_in_dream(
@@ -224,7 +229,7 @@ def evolve_in_dream(
             search.keep(scale.plain(average))
         said = search.note(generation, [], meter, of_dreams(plan, returns, search.dreamt))
         search.save(files)
-        print(f"{said}, {clock.left(generation + 1)} left", flush=True)
+        print(f"{said}{workers.where}, {clock.left(generation + 1)} left", flush=True)
 
 
 def measure(
@@ -264,7 +269,7 @@ def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace
         AVERAGED=whole(1), OWN=number(0, 1), FAILING=number(0, 1), BEGINNING=number(0, 1),
         LATENTS=folder(),
         OWN_LATENTS=folder(), SEED=seed(), ENV_ID=choice(*ENV_IDS), WORKERS=processes(),
-        CHECKPOINTS=folder(), IMITATION=folder(), NAME=word(),
+        CLUSTER=address(), CHECKPOINTS=folder(), IMITATION=folder(), NAME=word(),
     )  # fmt: skip
 
 
