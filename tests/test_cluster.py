@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tiny
 from faults import runs
-from test_dreaming import dreams
+from test_dreaming import dream_all, dreams
 from test_workers import die_once, echo_large, fail, stop_once, triple, wait_until
 
-from utils.evolution.dreaming import DREAMS, Dreamer, dream
+from utils.evolution.dreaming import DREAMS, Dreamer
 from utils.racing import agreement
 from utils.runtime.cluster import EVERY, Cluster
 from utils.runtime.command_line import address, processes, settings
@@ -247,9 +247,9 @@ def test_dreams_on_the_cluster_are_those_of_this_machine(two):
     _, rnn = tiny.networks()
     job, setup = dreams(count=2 * DREAMS // 3), {"function": Dreamer(rnn, None, 1.0)}
     with Workers(0, OneAtATime, setup) as here:
-        expected = dream(here, job.parameters, *job[1:])
+        expected = dream_all(here, job, job.parameters)
     with Workers(EVERY, OneAtATime, setup, cluster=agreement.cluster(two.address)) as workers:
-        assert np.array_equal(dream(workers, job.parameters, *job[1:]), expected)
+        assert np.array_equal(dream_all(workers, job, job.parameters), expected)
 
 
 @with_ray

@@ -68,12 +68,14 @@ def test_a_page_loads_nothing_from_anywhere():
 
 
 def test_a_page_holds_the_weights_as_halves_and_moments_of_all_the_starts(tmp_path):
-    agent, _, starts = ingredients(SHIPPED)
+    agent, dreaming, starts = ingredients(SHIPPED)
     page = inside(SHIPPED / "dream.html")
     numbers = np.frombuffer(base64.b64decode(page["numbers"]), "<f2")
     wanted = {"controller": agent.parameters}
-    wanted |= {f"rnn.{name}": w.numpy() for name, w in agent.rnn.named_parameters()}
-    wanted |= {f"decoder.{name}": w.numpy() for name, w in agent.vae.decoder.named_parameters()}
+    for network, module in (
+        ("rnn", agent.rnn), ("dreaming", dreaming), ("decoder", agent.vae.decoder)
+    ):  # fmt: skip
+        wanted |= {f"{network}.{name}": w.numpy() for name, w in module.named_parameters()}
     assert page["weights"] == sum(array.size for array in wanted.values())
     some = starts.take(np.arange(MOMENTS) * (len(starts.seen) // MOMENTS))
     wanted |= {"starts.mu": some.mu, "starts.action": some.action}
@@ -441,7 +443,7 @@ def test_memory_stays_flat(visitor):
 
 def test_a_lost_road_is_called_lost_and_makes_room_for_another(browser, tmp_path):
     agent, dreaming, starts = ingredients(SHIPPED)
-    agent.rnn.outcome.bias[0] -= 100
+    (dreaming or agent.rnn).outcome.bias[0] -= 100
     write_page(tmp_path / "dream.html", agent, dreaming, starts, "lost")
     visitor = Visitor(browser, tmp_path / "dream.html")
     first = visitor.sees.start

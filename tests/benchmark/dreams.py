@@ -42,10 +42,12 @@ def measure_dreams(networks: Networks, effort: Effort) -> Figures:
             workers = stack.enter_context(Workers(count, OneAtATime, setup))
             starts, luck = _starts(vae.sizes["latent_dim"]), [(0, i) for i in range(STARTS)]
             candidates = np.tile(parameters, (2 * DREAMS // STARTS, 1))
-            dream(workers, candidates, starts, luck, 1)
+            everybody = [range(len(candidates))]
+            dream(workers, candidates, everybody, starts, luck, 1)
 
             def work(turn: int) -> int:
-                return dream(workers, candidates, starts, luck, effort.dreamt).size * effort.dreamt
+                returns = dream(workers, candidates, everybody, starts, luck, effort.dreamt)
+                return returns.size * effort.dreamt
 
             return work
 

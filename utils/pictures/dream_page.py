@@ -19,7 +19,7 @@ from utils.storage.networks import TrainedAgent
 
 TEMPLATE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".html", ".js"))
 MOMENTS = 24  # of the starts that go into the page, 5 KB each
-TEMPERATURE = 0.15  # to begin with; at 0 no road bends, at 1 the shipped M loses it in 5 seconds
+TEMPERATURE = 1.0  # to begin with: M as unsure as it is; at 0 no road bends
 
 
 def write_page(
