@@ -1,27 +1,31 @@
 """Stage 01: drive, and record what the car sees.
 
-Reads    nothing (in the dream: V, M, and data/latents or checkpoints/starts.npz to begin with)
+Reads    nothing (in the dream: V, M, and data/latents or checkpoints/starts.npz to begin with;
+         beside you in the window the agent, where there is one)
 Writes   data/rollouts/DRIVER_SEED.npz, one episode each: obs 64x64x3, action, reward, terminated
+         (and by_agent, if by hand)
          data/rollouts.csv, a line for every episode; data/rollouts.png, what they look like
 Time     about 1 minute on two cores
 Run      python 01_collect_rollouts.py
-         python 01_collect_rollouts.py --keyboard-episodes 3  (drive yourself, by arrow keys)
+         python 01_collect_rollouts.py --keyboard-episodes 1  (only you, by arrow keys in a window;
+         m hands the wheel to the agent and takes it back, Tab shows what V and M make of it)
+         python 01_collect_rollouts.py --keyboard-episodes 1 --env-id DreamCarRacing-v0  (in M's
+         dream; that is never saved)
          python 01_collect_rollouts.py --agent-episodes 32    (only the agent, by the C that stage
          05 has reached and by draws around it, to data/dream/rollouts, for the M that dreams; what
          they come to is drawn in checkpoints/own_drives.png)
-         python 01_collect_rollouts.py --env-id DreamCarRacing-v0 --keyboard-episodes 3
-         --autopilot-episodes 0 --random-episodes 0  (in M's dream; that is never saved)
 
 Run it again to go on where it stopped, or to add episodes: what is there is kept.
 """
 
 from utils.runtime.start import run
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from models.controller import FeatureScale
@@ -29,7 +33,18 @@ from models.inference import ROWS
 from utils.evolution.own_drives import RecordedRaces, plan_drives
 from utils.evolution.search import load_search
 from utils.pictures.plots import contact_sheet, own_drives
-from utils.runtime.command_line import choice, folder, number, processes, settings, whole, word
+from utils.racing.agreement import cluster
+from utils.racing.copilot import copilot
+from utils.runtime.command_line import (
+    address,
+    choice,
+    folder,
+    number,
+    processes,
+    settings,
+    whole,
+    word,
+)
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.workers import OneAtATime, Workers
@@ -41,7 +56,6 @@ from utils.world_model.collection import (
     COLUMNS,
     MOST_EPISODES,
     Collector,
-    dream_by_keyboard,
     drive_by_keyboard,
     is_collected,
     plan,
@@ -52,7 +66,8 @@ from utils.world_model.episodes import load_rollout
 AUTOPILOT_EPISODES = 240  # a driver that reads the track; 240 make about 220,000 frames
 RANDOM_EPISODES = 40  # smoothed random actions: grass, spins, and standing still
 AGENT_EPISODES = 0  # if any, only these are driven: what M has to know of the agent's own driving
-KEYBOARD_EPISODES = 0  # races that you drive yourself, in a window
+KEYBOARD_EPISODES = 0  # if any, only these are driven: by you, in a window
+HAND_BACK = 0.0  # seconds after the last key, and the agent whom it stopped drives on; 0 is never
 NOISE = 0.12  # most noise on the autopilot's actions; each episode draws its own from 0 to this
 DISTURBANCE = 0.006  # most disturbances a frame (a wrong action for a while), drawn likewise
 LINE_OFFSET = 4.0  # most units off the centre line that the autopilot's line takes, drawn likewise
@@ -60,6 +75,7 @@ SLOWEST = 0.4  # least share of the road's grip that the autopilot uses; most is
 ENV_ID = "FastCarRacing-v0"  # ours, as stock's CarRacing-v3 but faster; or DreamCarRacing-v0
 TEMPERATURE = 1.0  # of the dream: 0 is the likeliest future, 1 as uncertain as M is
 WORKERS = cores()  # processes; 0 drives in this one
+CLUSTER = ""  # "auto" or HOST:PORT of a Ray cluster; WORKERS are then all its processors by default
 ROLLOUTS = "data/rollouts"  # where the episodes go
 OWN_ROLLOUTS = "data/dream/rollouts"  # where the agent's go
 CHECKPOINTS = "checkpoints"  # where the agent is, or the M that dreams
@@ -71,14 +87,16 @@ def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
         AUTOPILOT_EPISODES=whole(0, MOST_EPISODES), RANDOM_EPISODES=whole(0, MOST_EPISODES),
-        KEYBOARD_EPISODES=whole(), NOISE=number(0, 1), DISTURBANCE=number(0, 1),
+        KEYBOARD_EPISODES=whole(), HAND_BACK=number(0, 3600),
+        NOISE=number(0, 1), DISTURBANCE=number(0, 1),
         LINE_OFFSET=number(0, 5.5), SLOWEST=number(0.05, 0.94), ENV_ID=choice(*ENV_IDS),
-        TEMPERATURE=number(0, HOTTEST), WORKERS=processes(), ROLLOUTS=folder(),
+        TEMPERATURE=number(0, HOTTEST), WORKERS=processes(), CLUSTER=address(),
+        ROLLOUTS=folder(),
         AGENT_EPISODES=whole(0, MOST_EPISODES), OWN_ROLLOUTS=folder(), CHECKPOINTS=folder(),
         CONTROLLER=word(),
     )  # fmt: skip
     if s.ENV_ID == DREAM_ID:
-        _dream(s)
+        drive_in_the_dream(s)
         return
     directory = s.OWN_ROLLOUTS if s.AGENT_EPISODES else s.ROLLOUTS
     log, picture = (directory.rstrip("/") + suffix for suffix in (".csv", ".png"))
@@ -90,6 +108,9 @@ def main(argv: list[str] | None = None) -> None:
     sweep(Path(log).parent, Path(log).stem)
     if s.AGENT_EPISODES:
         record_agent(s)
+    elif s.KEYBOARD_EPISODES:
+        for row in drive_by_hand(s):
+            print(f"track {row['seed']}: score {row['score']:.1f} in {row['frames']} frames")
     else:
         record_others(s)
 
@@ -108,10 +129,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def record_others(s: SimpleNamespace) -> None:
-    """Races by keyboard; of the autopilot, slow and fast, tidy and sloppy; by random actions."""
-    if s.KEYBOARD_EPISODES:
-        for row in drive_by_keyboard(s.ROLLOUTS, s.KEYBOARD_EPISODES):
-            print(f"track {row['seed']}: score {row['score']:.1f} in {row['frames']} frames")
+    """Races of the autopilot, slow and fast, tidy and sloppy; by random actions."""
     planned = plan(
         s.ROLLOUTS, s.ENV_ID,
         counts={"autopilot": s.AUTOPILOT_EPISODES, "random": s.RANDOM_EPISODES},
@@ -123,7 +141,7 @@ def record_others(s: SimpleNamespace) -> None:
     missing = not_collected(planned)
     pool = Workers(
         min(s.WORKERS, len(missing)), OneAtATime, {"function": Collector()},
-        preload=["utils.world_model.collection"],
+        preload=["utils.world_model.collection"], cluster=cluster(s.CLUSTER, s.ROLLOUTS),
     )  # fmt: skip
     drive(pool, missing)
 
@@ -140,6 +158,7 @@ def record_agent(s: SimpleNamespace) -> None:
         min(s.WORKERS, -(-len(missing) // ROWS)), RecordedRaces,
         {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
         slots=ROWS, preload=["utils.evolution.own_drives"],
+        cluster=cluster(s.CLUSTER, s.OWN_ROLLOUTS),
     )  # fmt: skip
     drive(pool, missing)
 
@@ -167,15 +186,23 @@ def drive(pool: Workers, missing: Sequence[Any]) -> None:
             workers.run(missing, on_result=note)
 
 
-def _dream(s) -> None:
+def drive_by_hand(s: SimpleNamespace, **options: Any) -> Iterator[dict[str, float]]:
+    """Races in a window, with the agent beside the driver."""
+    torch.set_num_threads(1)  # the frames are too small to be shared
+    agent = copilot(s.CHECKPOINTS, s.CONTROLLER)
+    return drive_by_keyboard(
+        s.ROLLOUTS, s.KEYBOARD_EPISODES, s.ENV_ID, agent, s.HAND_BACK, **options
+    )
+
+
+def drive_in_the_dream(s: SimpleNamespace) -> None:
     """Let the user drive in M's dream, and keep nothing of it."""
-    if s.AUTOPILOT_EPISODES or s.RANDOM_EPISODES or not s.KEYBOARD_EPISODES:
+    if s.AGENT_EPISODES or not s.KEYBOARD_EPISODES:
         raise UserError(
             f"in {DREAM_ID} (--env-id) only you can drive, and nothing is recorded, since a dream "
-            "is no data; add --keyboard-episodes 3 --autopilot-episodes 0 --random-episodes 0."
+            "is no data; add --keyboard-episodes 1, and no --agent-episodes."
         )
-    options = {"checkpoints": s.CHECKPOINTS, "temperature": s.TEMPERATURE}
-    for row in dream_by_keyboard(s.KEYBOARD_EPISODES, **options):
+    for row in drive_by_hand(s, checkpoints=s.CHECKPOINTS, temperature=s.TEMPERATURE):
         print(f"dream {row['seed']}: M expected {row['score']:.1f} in {row['frames']} frames")
 
 

@@ -37,7 +37,7 @@ from utils.storage.networks import (
     rnn_path,
     save_network,
 )
-from utils.world_model.chunks import batches, chunks
+from utils.world_model.chunks import batches, chunks, measure_features, rehearsal
 from utils.world_model.dream import dream_film
 from utils.world_model.episodes import episodes
 from utils.world_model.latents import Latents, load_all, load_of
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     training = Training(rnn, optimizer, target, made_from, s.EPOCHS, title="M: what comes next")
 
     fit(rnn, training, train, validation, s, s.LEARNING_RATE)
-    _measure_features(rnn, measured)
+    measure_features(rnn, measured)
     keep_starts(starts, encoded[::20], vae_header, s.SEED)
     save_network(target, "M", rnn, made_from, film, *([] if training.history else training.curves))
     if dream_film(film, vae, rnn, encoded[::20], s.TEMPERATURE):
@@ -143,14 +143,10 @@ def go_on(s: SimpleNamespace) -> None:
             "run python 01_collect_rollouts.py with --agent-episodes, then stage 03."
         )
     rng = np.random.default_rng((s.SEED, s.DRIVES))
-    old, (earlier, _) = split(episodes(s.LATENTS, "latents"))[0], split(own[:known])
-    (own_train, own_validation), newest = split(own), own[known:]
-    chosen = [
-        *rng.permutation(old)[: s.OLD], *rng.permutation(earlier)[: s.EARLIER],
-        *(path for path in newest if path in own_train),
-    ]  # fmt: skip
+    others, _ = split(episodes(s.LATENTS, "latents"))
     train, validation = (
-        [load_of(path, vae)[1] for path in paths] for paths in (chosen, own_validation)
+        [load_of(path, vae)[1] for path in paths]
+        for paths in rehearsal(rng, others, s.OLD, own, known, s.EARLIER)
     )
     constants = (
         "NOISE", "BATCH", "LENGTH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_RATE"
@@ -207,19 +203,6 @@ def _losses(
         z = mu + noise * (0.5 * logvar).exp() * torch.randn_like(mu)
         loss, parts, state = rnn.loss(z, *outcome, state)
         yield loss, parts
-
-
-@torch.no_grad()
-def _measure_features(rnn: MDNRNN, episodes: list[Latents]) -> None:
-    """Keep mean and sd of [z, h] in M: stage 05 standardises what C reads by them."""
-    features = []
-    for latents in episodes:
-        z, action = torch.from_numpy(latents.mu[:-1]), torch.from_numpy(latents.action)
-        h, _ = rnn.lstm(torch.cat([z, action], -1).unsqueeze(0))
-        features.append(torch.cat([z[1:], h[0, :-1]], -1))
-    sd, mean = torch.std_mean(torch.cat(features), 0)
-    rnn.feature_mean.copy_(mean)
-    rnn.feature_sd.copy_(sd.clamp(min=1e-3))
 
 
 if __name__ == "__main__":

@@ -36,13 +36,16 @@ from utils.evolution.cma_es import SMALLEST_POPULATION, Evolution
 from utils.evolution.curriculum import choose_tracks, remembered
 from utils.evolution.dreaming import DREAMS, Dreamer, dream
 from utils.evolution.fitness import FITNESSES, PAIRED
+from utils.evolution.fitness import of_dreams as fitness_of_dreams
 from utils.evolution.history import of_candidates, of_dreams, of_selection
 from utils.evolution.imitation import imitate
 from utils.evolution.plan import Plan
 from utils.evolution.search import Files, Search, found_at
 from utils.racing.agent import Races, drive
+from utils.racing.agreement import cluster
 from utils.racing.race import Race
 from utils.runtime.command_line import (
+    address,
     choice,
     folder,
     number,
@@ -82,7 +85,8 @@ STARTS = 16  # dreams of each candidate, from moments of real drives, the same f
 HORIZON = 250  # frames of each: five seconds
 TEMPERATURE = 1.0  # of the dream: as uncertain as M is; 0 would be its likeliest future
 OWN = 0.3  # share of the dreams that begin in the agent's own drives, once there are any
-FAILING = 0.4  # further share, beginning up to three seconds before the agent came to grief
+FAILING = 0.35  # further share, beginning up to three seconds before the agent came to grief
+BEGINNING = 0.25  # further share, from the first frame of a race: every race has to pass there
 AVERAGED = 10  # generations whose means C is the average of: no race says which of them is best
 SELECT_TRACKS = 200  # selection seeds on which the distribution's mean is measured
 SELECT_EVERY = 4  # generations between two measurements
@@ -93,6 +97,7 @@ TEACHER_GRIP = 0.9  # share of the road's grip that the teacher uses
 SEED = 1  # of the evolution; the tracks follow from the generation
 ENV_ID = "FastCarRacing-v0"  # ours: the same game, faster; CarRacing-v3 is the stock one
 WORKERS = cores()  # processes; 0 drives in this one; the result is the same for any
+CLUSTER = ""  # "auto" or HOST:PORT of a Ray cluster; WORKERS are then all its processors by default
 LATENTS = "data/latents"  # where dreams begin
 OWN_LATENTS = "data/dream/latents"  # the agent's own drives
 CHECKPOINTS = "checkpoints"  # where V and M are and C goes
@@ -130,14 +135,16 @@ def main(argv: list[str] | None = None) -> None:
     if search:
         print(search.follow(plan, made_from, globals(), files))
 
-    scale = FeatureScale.of(rnn, s.FEATURES)
+    scale, nodes = FeatureScale.of(rnn, s.FEATURES), cluster(s.CLUSTER)
     if plan.world == "dream":
         dreaming, moments = _dream(s, vae_header, rnn_header)
         setup: dict[str, Any] = {"function": Dreamer(rnn, dreaming, plan.temperature)}
-        pool = Workers(s.WORKERS, OneAtATime, setup, preload=["utils.evolution.dreaming"])
+        preload = ["utils.evolution.dreaming"]
+        pool = Workers(s.WORKERS, OneAtATime, setup, preload=preload, cluster=nodes)
     else:
         setup = {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn}
-        pool = Workers(s.WORKERS, Races, setup, slots=ROWS, preload=["utils.racing.agent"])
+        preload = ["utils.racing.agent"]
+        pool = Workers(s.WORKERS, Races, setup, slots=ROWS, preload=preload, cluster=nodes)
     with pool as workers:
         if not search:
             start, spent = np.zeros(count), {"frames": 0, "core_hours": 0.0}
@@ -195,7 +202,7 @@ def evolve(
         came_to = of_candidates(plan, generation, laps) | of_selection(selection)
         said = search.note(generation, [*driven, *selection], meter, came_to)
         search.save(files)
-        print(f"{said}, {clock.left(generation + 1)} left", flush=True)
+        print(f"{said}{workers.where}, {clock.left(generation + 1)} left", flush=True)
 
 
 def evolve_in_dream(
@@ -207,19 +214,22 @@ def evolve_in_dream(
     while (generation := evolution.generation) < generations:
         meter = Meter(workers)
         candidates = evolution.ask(plan.least_sigma, plan.most_sigma)
-        choice, *luck = [(evolution.seed, generation, i) for i in range(1, plan.starts + 2)]
+        groups = evolution.pairs if plan.fitness in PAIRED else [range(plan.population)]
+        count = plan.starts * len(groups)
+        choice, *luck = [(evolution.seed, generation, i) for i in range(1, count + 2)]
         starts = moments.choose(
-            np.random.default_rng(choice), plan.starts, plan.own, plan.failing
+            np.random.default_rng(choice), count, plan.own, plan.failing, plan.beginning
         )
-        returns = dream(workers, scale.plain(candidates), starts, luck, plan.horizon)
-        evolution.tell(candidates, returns.mean(1), plan.mean_rate)
+        returns = dream(workers, scale.plain(candidates), groups, starts, luck, plan.horizon)
+        fitness = fitness_of_dreams(plan.fitness, returns, groups)
+        evolution.tell(candidates, fitness, plan.mean_rate)
 
         average = search.averaged(plan.averaged)
         if search.best_score is None:
             search.keep(scale.plain(average))
         said = search.note(generation, [], meter, of_dreams(plan, returns, search.dreamt))
         search.save(files)
-        print(f"{said}, {clock.left(generation + 1)} left", flush=True)
+        print(f"{said}{workers.where}, {clock.left(generation + 1)} left", flush=True)
 
 
 def measure(
@@ -256,9 +266,10 @@ def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace
         SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1), ROUNDS=whole(1, 1000),
         LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1),
         STARTS=whole(1, DREAMS), HORIZON=whole(1, MAX_FRAMES), TEMPERATURE=number(0, 10),
-        AVERAGED=whole(1), OWN=number(0, 1), FAILING=number(0, 1), LATENTS=folder(),
+        AVERAGED=whole(1), OWN=number(0, 1), FAILING=number(0, 1), BEGINNING=number(0, 1),
+        LATENTS=folder(),
         OWN_LATENTS=folder(), SEED=seed(), ENV_ID=choice(*ENV_IDS), WORKERS=processes(),
-        CHECKPOINTS=folder(), IMITATION=folder(), NAME=word(),
+        CLUSTER=address(), CHECKPOINTS=folder(), IMITATION=folder(), NAME=word(),
     )  # fmt: skip
 
 

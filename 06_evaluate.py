@@ -35,10 +35,12 @@ from utils.pictures.dream_page import write_page
 from utils.pictures.left_out import leave_out
 from utils.pictures.plots import worst_laps
 from utils.racing.agent import Races
+from utils.racing.agreement import cluster
 from utils.racing.driver_races import DriverRaces
 from utils.racing.evaluation import film, film_dream, save_report, sentence
 from utils.racing.race import Race
 from utils.runtime.command_line import (
+    address,
     choice,
     film_name,
     folder,
@@ -76,6 +78,7 @@ BLIND = "hold"  # z between two looks stays as it is; "dream" lets it go on as M
 NAME = "latest"  # of the report
 FILM = "best_lap.mp4"  # the best race; "none" leaves it out
 WORKERS = cores()  # processes; 0 drives in this one; the scores are the same for any
+CLUSTER = ""  # "auto" or HOST:PORT of a Ray cluster; WORKERS are then all its processors by default
 LATENTS = "data/latents"  # real drives, of which M was not trained on every twentieth
 CHECKPOINTS = "checkpoints"  # where V, M and C are and the report goes
 # ---------------------------------------------------------------------------
@@ -88,7 +91,8 @@ def main(argv: list[str] | None = None) -> None:
         TEMPERATURE=number(0, HOTTEST), DRIVER=choice("agent", *DRIVERS),
         LINE_OFFSET=number(0, 5.5), GRIP=number(0.05, 1), CONTROLLER=word(),
         MEASURE=choice("races", "m"), LOOK_EVERY=whole(1, 1000), BLIND=choice("hold", "dream"),
-        NAME=word(), FILM=film_name(), WORKERS=processes(), LATENTS=folder(), CHECKPOINTS=folder(),
+        NAME=word(), FILM=film_name(), WORKERS=processes(), CLUSTER=address(), LATENTS=folder(),
+        CHECKPOINTS=folder(),
     )  # fmt: skip
     if s.MEASURE == "m":
         measure(s)
@@ -98,6 +102,11 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(
             f"the autopilot reads the track, and in {DREAM_ID} there is none; let the agent or the "
             "random driver drive there (--driver agent)."
+        )
+    if dreams and s.CLUSTER:
+        raise UserError(
+            f"in {DREAM_ID} the agent is read from this machine's files; leave CLUSTER (--cluster) "
+            "empty."
         )
     report = Path(s.CHECKPOINTS) / "results" / f"{s.NAME}.json"
     maps = report.with_suffix(".png")
@@ -179,7 +188,9 @@ def measure(s) -> None:
     _, paths = split(episodes(s.LATENTS, "latents"))
     unseen = [load_of(path, vae)[1] for path in paths]
     made_from = {**agent.origin, "dreaming_rnn": header["fingerprint"]}
-    found = measure_m(report, agent, dreaming, unseen, s.TEMPERATURE, s.WORKERS, made_from)
+    found = measure_m(
+        report, agent, dreaming, unseen, s.TEMPERATURE, s.WORKERS, made_from, cluster(s.CLUSTER)
+    )
     print(f"{said_of_m(found)}; all figures are in {report}")
 
 
@@ -203,13 +214,15 @@ def _dream(s) -> dict[str, Any]:
 
 
 def _workers(s, agent: TrainedAgent | None) -> Workers:
-    workers = min(s.WORKERS, s.EPISODES)
+    workers, nodes = min(s.WORKERS, s.EPISODES), cluster(s.CLUSTER)
     if agent is None:
         settings = _autopilot(s) if s.DRIVER == "autopilot" else {}
         setup = {"function": DriverRaces(s.DRIVER, settings, s.ENV_ID, **_options(s))}
-        return Workers(workers, OneAtATime, setup, preload=["utils.racing.driver_races"])
+        preload = ["utils.racing.driver_races"]
+        return Workers(workers, OneAtATime, setup, preload=preload, cluster=nodes)
     setup = {"env_id": s.ENV_ID, "vae": agent.vae, "rnn": agent.rnn, **_options(s)}
-    return Workers(workers, Races, setup, slots=ROWS, preload=["utils.racing.agent"])
+    preload = ["utils.racing.agent"]
+    return Workers(workers, Races, setup, slots=ROWS, preload=preload, cluster=nodes)
 
 
 if __name__ == "__main__":

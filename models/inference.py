@@ -4,6 +4,8 @@ Every batch has the full number of rows, whether or not they are all in use, so 
 depends on that row alone: to the last bit the same in any company, in any process.
 """
 
+import os
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,12 @@ ROWS = 8  # races driven in lock-step by one process; 16 is 5 % faster but leave
 
 
 def arithmetic() -> str:
-    """The number format in which frames are encoded here: it belongs to what z is made of."""
+    """The number format in which frames are encoded here: it belongs to what z is made of.
+
+    The environment variable ARITHMETIC=float32 has float32 everywhere, so that machines agree.
+    """
+    if os.environ.get("ARITHMETIC") == "float32":
+        return "float32"
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # not without oneDNN
     return "bfloat16" if supported and supported() else "float32"
 

@@ -52,6 +52,8 @@ class MDNRNN(nn.Module):
         self.lstm = nn.LSTM(latent_dim + action_dim, hidden, batch_first=True)
         self.mixture = nn.Linear(hidden, 3 * latent_dim * mixtures)
         self.outcome = nn.Linear(hidden, 2)
+        self.feature_mean: Tensor
+        self.feature_sd: Tensor
         self.register_buffer("feature_mean", torch.zeros(latent_dim + hidden))
         self.register_buffer("feature_sd", torch.ones(latent_dim + hidden))
 

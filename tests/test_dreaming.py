@@ -54,12 +54,19 @@ def save_drive(path, latents, vae="v"):
 
 
 def some_starts(count=3):
-    return together([start_at(drive(120, seed), 10 + 30 * seed) for seed in range(count)])
+    return together([start_at(drive(120, seed), 10 + 30 * seed % 110) for seed in range(count)])
 
 
 def dreams(count=5, starts=3, horizon=HORIZON):
     parameters = np.stack([tiny.lively(seed) for seed in range(count)])
-    return Dreams(parameters, some_starts(starts), [(7, s) for s in range(starts)], horizon)
+    seeds, which = [(7, s) for s in range(starts)], np.tile(np.arange(starts), (count, 1))
+    return Dreams(parameters, some_starts(starts), seeds, which, horizon)
+
+
+def dream_all(workers, job, parameters, groups=None):
+    """By all of them from all of the job's starts, or by each group from its own."""
+    groups = [range(len(parameters))] if groups is None else groups
+    return dream(workers, parameters, groups, job.starts, job.seeds, job.horizon)
 
 
 # The world
@@ -148,23 +155,57 @@ def test_company_order_threads_and_workers_change_no_dream():
     _, rnn = tiny.networks()
     job, before = dreams(count=2 * DREAMS // 3), torch.get_num_threads()
     with Workers(0, OneAtATime, {"function": Dreamer(rnn, None, 1.0)}) as alone:
-        expected = dream(alone, job.parameters, *job[1:])
-        backwards = dream(alone, job.parameters[::-1], *job[1:])
-        few = dream(alone, job.parameters[40:43], *job[1:])
+        expected = dream_all(alone, job, job.parameters)
+        backwards = dream_all(alone, job, job.parameters[::-1])
+        few = dream_all(alone, job, job.parameters[40:43])
         torch.set_num_threads(2)
-        threaded = dream(alone, job.parameters, *job[1:])
+        threaded = dream_all(alone, job, job.parameters)
         torch.set_num_threads(before)
     with Workers(2, OneAtATime, {"function": Dreamer(rnn, None, 1.0)}) as pool:
-        assert np.array_equal(dream(pool, job.parameters, *job[1:]), expected)
+        assert np.array_equal(dream_all(pool, job, job.parameters), expected)
     assert np.array_equal(backwards[::-1], expected)
     assert np.array_equal(few, expected[40:43])
     assert np.array_equal(threaded, expected)
 
 
+def test_who_duels_dreams_from_starts_of_their_own():
+    rnn, other = tiny.networks(0)[1], tiny.networks(1)[1]
+    job = dreams(count=6, starts=6)
+    pairs = [(0, 3), (4, 1), (2, 5)]
+    with Workers(0, OneAtATime, {"function": Dreamer(rnn, other, 1.0)}) as workers:
+        of_all = dream_all(workers, job, job.parameters)
+        duelled = dream_all(workers, job, job.parameters, pairs)
+    assert duelled.shape == (6, 2)
+    for i, pair in enumerate(pairs):
+        assert duelled[list(pair)] == pytest.approx(of_all[list(pair), 2 * i : 2 * i + 2], abs=1e-4)
+
+
+def test_many_duels_are_the_same_whatever_the_workers():
+    _, rnn = tiny.networks()
+    count = DREAMS // 2 + 6  # of two dreams each, so that it takes two batches
+    job = dreams(count=count, starts=count)
+    pairs = np.arange(count).reshape(-1, 2)
+    with Workers(0, OneAtATime, {"function": Dreamer(rnn, None, 1.0)}) as alone:
+        expected = dream_all(alone, job, job.parameters, pairs)
+    with Workers(2, OneAtATime, {"function": Dreamer(rnn, None, 1.0)}) as pool:
+        assert np.array_equal(dream_all(pool, job, job.parameters, pairs), expected)
+    assert len(np.unique(expected)) > count
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.25])
+def test_a_dream_that_goes_on_is_worth_more(chance):
+    _, rnn = tiny.networks()
+    rnn.outcome.weight.zero_()
+    rnn.outcome.bias[:] = torch.tensor([2.0, math.log(chance / (1 - chance)) if chance else -100])
+    less, more = Dreamer(rnn, None, 1.0)(dreams()), Dreamer(rnn, None, 1.0, onward=3.0)(dreams())
+    assert more == pytest.approx(less * (1 + 3 * (1 - chance) ** HORIZON), rel=1e-4)
+
+
 def test_luck_is_shared_by_all_candidates_and_differs_between_starts():
     _, rnn = tiny.networks()
     one = start_at(drive(120), 60)
-    job = Dreams(np.stack([tiny.lively(1)] * 2), together([one, one]), [(7, 0), (7, 1)], HORIZON)
+    parameters, which = np.stack([tiny.lively(1)] * 2), np.array([[0, 1], [0, 1]])
+    job = Dreams(parameters, together([one, one]), [(7, 0), (7, 1)], which, HORIZON)
     returns = Dreamer(rnn, None, 1.0)(job)
     assert np.array_equal(returns[0], returns[1])
     assert returns[0, 0] != returns[0, 1]
@@ -229,14 +270,16 @@ def test_dreams_begin_in_own_drives_and_before_failures_as_often_as_asked(tmp_pa
     own = [save_drive(tmp_path / f"agent_{i}.npz", drive(400, 9, reward)) for i in range(2)]
     where = {latents.tobytes(): t for t, latents in enumerate(drive(400, 9).mu)}
 
-    def found(own_share, failing):
+    def found(own_share, failing, beginning=0.0):
         rng = np.random.default_rng(0)
-        chosen = Moments(others, own, V_HEADER).choose(rng, 300, own_share, failing)
+        chosen = Moments(others, own, V_HEADER).choose(rng, 300, own_share, failing, beginning)
         return [where[mu[-1].tobytes()] for mu in chosen.mu if mu[-1].tobytes() in where]
 
     assert found(0, 0) == []
+    assert set(found(0, 0, 1)) == {0}
     assert len(found(0.5, 0)) == pytest.approx(150, abs=35)
     assert len(found(0.5, 0.25)) == pytest.approx(225, abs=30)
+    assert found(0.2, 0.1, 0.4).count(0) == pytest.approx(120, abs=30)
     before = 299 - np.array(found(0, 1))
     assert len(before) == 300
     assert BEFORE[0] <= before.min() < 30

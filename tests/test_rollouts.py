@@ -48,7 +48,7 @@ def test_an_episode_comes_back_as_it_was(tmp_path):
     header, found = load_rollout(tmp_path / "x.npz")
     origin = {"driver": "random", "seed": 3, "versions": game()}
     assert header == {"kind": "rollout", **origin, "frames": 9, "fingerprint": mark}
-    assert {name: (a.shape, a.dtype.name) for name, a in found._asdict().items()} == {
+    assert {name: (a.shape, a.dtype.name) for name, a in found.arrays().items()} == {
         "obs": ((10, 64, 64, 3), "uint8"), "action": ((9, 3), "float32"),
         "reward": ((9,), "float32"), "terminated": ((9,), "bool"),
     }  # fmt: skip
@@ -66,7 +66,7 @@ def test_an_episode_comes_back_as_it_was(tmp_path):
     ("terminated", None),
 ])  # fmt: skip
 def test_arrays_that_do_not_belong_together_are_refused(tmp_path, name, change):
-    arrays = tiny.episode(5)._asdict()
+    arrays = tiny.episode(5).arrays()
     value = arrays.pop(name)
     if change:
         arrays[name] = change(value)
@@ -75,8 +75,21 @@ def test_arrays_that_do_not_belong_together_are_refused(tmp_path, name, change):
         load_rollout(tmp_path / "x.npz")
 
 
+def test_an_episode_may_say_who_drove_in_every_frame(tmp_path):
+    who = np.array([True, False, False, True, False])
+    save_rollout(tmp_path / "x.npz", tiny.episode(5)._replace(by_agent=who))
+    _, found = load_rollout(tmp_path / "x.npz")
+    assert found.by_agent.dtype == bool
+    assert np.array_equal(found.by_agent, who)
+    for wrong in (who[1:], who.astype(np.uint8), who[:, None]):
+        arrays = tiny.episode(5).arrays() | {"by_agent": wrong}
+        save_arrays(tmp_path / "wrong.npz", "rollout", arrays, versions=game())
+        with pytest.raises(UserError, match=r"wrong\.npz"):
+            load_rollout(tmp_path / "wrong.npz")
+
+
 def test_an_episode_without_actions_and_foreign_arrays_are_refused(tmp_path):
-    arrays = tiny.episode(5)._asdict()
+    arrays = tiny.episode(5).arrays()
     empty = {name: array[:0] for name, array in arrays.items()}
     save_arrays(tmp_path / "empty.npz", "rollout", empty, versions=game())
     more = {**arrays, "more": np.zeros(3)}
@@ -88,7 +101,7 @@ def test_an_episode_without_actions_and_foreign_arrays_are_refused(tmp_path):
 
 
 def test_latents_of_another_length_are_refused(tmp_path):
-    arrays = tiny.episode(5)._asdict()
+    arrays = tiny.episode(5).arrays()
     del arrays["obs"]
     sound = {"mu": np.zeros((6, 4), np.float32), "logvar": np.zeros((6, 4), np.float32), **arrays}
     origin = {"made_from": {"rollout": "r", "vae": "v"}, "versions": game()}
@@ -115,7 +128,7 @@ def test_the_fingerprint_of_a_folder_is_that_of_its_episodes(tmp_path):
 
 def test_rollouts_that_do_not_say_how_long_they_are_are_refused(tmp_path):
     for frames in ({}, {"frames": "5"}, {"frames": None}):
-        arrays = tiny.episode(5)._asdict()
+        arrays = tiny.episode(5).arrays()
         save_arrays(tmp_path / "x.npz", "rollout", arrays, versions=game(), **frames)
         with pytest.raises(UserError, match=r"x\.npz does not say how long"):
             episodes.rollouts(tmp_path)

@@ -32,7 +32,7 @@ PLAN = {
     "least_sigma": 0.0, "most_sigma": 1e9, "mean_rate": 0.5, "fitness": "score",
     "select_tracks": 0, "select_every": 1, "arithmetic": "float32",
     "world": "track", "starts": 4, "horizon": 20, "temperature": 1.0, "own": 0.3, "failing": 0.4,
-    "averaged": 2,
+    "beginning": 0.2, "averaged": 2,
 }  # fmt: skip
 STAGE = importlib.import_module(tiny.SCRIPTS[4])
 TIMING = ("seconds", "core_hours")

@@ -113,7 +113,7 @@ def test_05_drives_as_its_constants_say(project, planned):
              least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels",
              select_tracks=1, select_every=1,
              arithmetic=arithmetic(), starts=16, horizon=250, temperature=1.0, own=0.3,
-             failing=0.4, averaged=10)
+             failing=0.35, beginning=0.25, averaged=10)
     ]  # fmt: skip
 
 
@@ -352,8 +352,8 @@ def test_05_dreams_without_data_from_the_moments_that_ship(project):
 
 
 @pytest.mark.parametrize(("flags", "sentence"), [
-    ({"fitness": "duels"}, "FITNESS .* must be score in the dream"),
-    ({"own": 0.8, "failing": 0.3}, "FAILING .* must be at most"),
+    ({"fitness": "duels", "population": 7}, "POPULATION .* must be even"),
+    ({"own": 0.8, "failing": 0.3}, "OWN .* FAILING .* BEGINNING .* shares of one whole"),
     ({"start": "imitation"}, "START .* must be zeros"),
     ({"latents": "nowhere"}, r"starts\.npz .*is missing.*; run python 04"),
 ])  # fmt: skip

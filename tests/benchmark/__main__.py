@@ -26,6 +26,7 @@ from utils.runtime.start import run
 import cv2
 import torch
 
+from benchmark.cluster import measure_cluster
 from benchmark.dreams import measure_dreams
 from benchmark.fidelity import measure_fidelity
 from benchmark.learning import measure_encoding, measure_rnn_training, measure_vae_training
@@ -107,6 +108,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--simulators", action="store_true", help="these alone, EnvPool too if it is installed"
     )
+    parser.add_argument(
+        "--cluster", metavar="ADDRESS", help="a worker on this Ray cluster alone, beside one here"
+    )
     chosen = parser.parse_args(argv)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -114,11 +118,16 @@ def main(argv: list[str] | None = None) -> None:
     cv2.setNumThreads(1)
 
     effort = QUICK if chosen.quick else THOROUGH
-    figures = compare(effort) if chosen.simulators else measure(effort, chosen.picture)
+    if chosen.cluster:
+        start = time.monotonic()
+        figures = measure_cluster(load_networks(ROOT / "checkpoints"), effort, chosen.cluster)
+        figures["seconds"] = time.monotonic() - start
+    else:
+        figures = compare(effort) if chosen.simulators else measure(effort, chosen.picture)
     origin = provenance()
     if chosen.quick:
         print("\nA quick run: too short for its figures to mean much.")
-    elif not chosen.simulators:
+    elif not chosen.simulators and not chosen.cluster:
         verdict(figures)
     where(figures, origin)
     if chosen.json:

@@ -13,22 +13,25 @@ from tqdm import tqdm
 from models.controller import squash, unpack
 from models.dream import Luck, World
 from models.mdn_rnn import MDNRNN
+from utils.evolution.fitness import Groups
 from utils.runtime.workers import Workers
 from utils.world_model.starts import Starts, warm_up
 
 DREAMS = 512  # dreams advanced at once in one process, whoever they belong to
 PACE_KEPT = 0.95  # of the average reward in each frame, so that it looks back 20 frames
+WARMED = 64  # memories warmed up at once
 LOST = 0.15  # points a frame; below it a dream is over, as a race is without a new tile
 
 Seed = tuple[int, ...]
 
 
 class Dreams(NamedTuple):
-    """What some candidates are to dream: each from all of the starts, at most DREAMS dreams."""
+    """What some candidates are to dream, in all at most DREAMS dreams."""
 
     parameters: np.ndarray  # (N, 867) of C on plain [z, h]
-    starts: Starts  # S of them
-    seeds: Sequence[Seed]  # (S,) of the luck from there on
+    starts: Starts  # U of them
+    seeds: Sequence[Seed]  # (U,) of the luck from there on
+    which: np.ndarray  # (N, S) of the starts are a candidate's
     horizon: int  # frames
 
 
@@ -52,22 +55,21 @@ class Dreamer:
         A dream without progress is over. M has seen many cars return to the road, and dreams of
         that whatever the driver does; with no more to gain, leaving the road costs what it should.
         """
-        starts, count = len(dreams.seeds), len(dreams.parameters)
+        count, starts = dreams.which.shape
         candidates = DREAMS // starts
-
-        def for_all(per_start: Tensor) -> Tensor:
-            return per_start.expand(candidates, *per_start.shape).flatten(0, 1)
-
+        which = np.zeros((candidates, starts), int)
+        which[:count] = dreams.which
+        of_row = torch.from_numpy(which.ravel())
         parameters = np.zeros((candidates, dreams.parameters.shape[1]), np.float32)
         parameters[:count] = dreams.parameters
         weights, bias = map(torch.from_numpy, unpack(parameters))
         weights, bias = weights.transpose(1, 2).contiguous(), bias.unsqueeze(1)
 
         gumbel, normal = _luck(dreams, self._world)
-        z, world_h, world_c = map(for_all, warm_up(self._world, dreams.starts))
+        z, world_h, world_c = _warmed_up(self._world, dreams.starts, of_row)
         h, c = world_h, world_c
         if self._memory:
-            _, h, c = map(for_all, warm_up(self._memory, dreams.starts))
+            _, h, c = _warmed_up(self._memory, dreams.starts, of_row)
         total, running, pace = torch.zeros(len(z)), torch.ones(len(z)), torch.ones(len(z))
         for t in range(dreams.horizon):
             features = torch.cat([z, h], 1).unflatten(0, (candidates, starts))
@@ -75,7 +77,7 @@ class Dreamer:
             action = torch.from_numpy(squash(raw.numpy()))
             world_h, world_c = self._world.remember(z, action, world_h, world_c)
             h, c = self._memory.remember(z, action, h, c) if self._memory else (world_h, world_c)
-            luck = Luck(for_all(gumbel[t]), for_all(normal[t]))
+            luck = Luck(gumbel[t, of_row], normal[t, of_row])
             z, reward, ended = self._world.imagine(world_h, luck)
             total += running * reward
             pace = PACE_KEPT * pace + (1 - PACE_KEPT) * reward
@@ -84,16 +86,40 @@ class Dreamer:
 
 
 def dream(
-    workers: Workers, parameters: np.ndarray, starts: Starts, seeds: Sequence[Seed], horizon: int
-) -> np.ndarray:
-    """Let all candidates dream, behind a progress bar: parameters (N, 867) -> returns (N, S)."""
-    share = DREAMS // len(seeds)
-    jobs = [
-        Dreams(parameters[i : i + share], starts, seeds, horizon)
-        for i in range(0, len(parameters), share)
-    ]
+    workers: Workers, parameters: np.ndarray, groups: Groups, starts: Starts,
+    seeds: Sequence[Seed], horizon: int,
+) -> np.ndarray:  # fmt: skip
+    """Let all candidates dream, behind a progress bar: parameters (N, 867) -> returns (N, S).
+
+    Each group dreams from starts of its own, all its members from the same: the first from the
+    first S of them, the second from the next.
+    """
+    each = len(seeds) // len(groups)
+    share, of_candidate = DREAMS // each, np.empty((len(parameters), each), int)
+    for i, group in enumerate(groups):
+        of_candidate[list(group)] = np.arange(i * each, (i + 1) * each)
+    order = np.concatenate([np.asarray(group) for group in groups])
+    jobs, dreamers = [], [order[i : i + share] for i in range(0, len(order), share)]
+    for some in dreamers:
+        used, which = np.unique(of_candidate[some], return_inverse=True)
+        jobs.append(Dreams(
+            parameters[some], starts.take(used), [seeds[i] for i in used],
+            which.reshape(-1, each), horizon,
+        ))  # fmt: skip
+    returns = np.empty(of_candidate.shape, np.float32)
     with tqdm(total=len(jobs), desc="dreaming", unit="batch", leave=False) as bar:
-        return np.concatenate(workers.run(jobs, on_result=lambda *_: bar.update()))
+        found = workers.run(jobs, on_result=lambda *_: bar.update())
+    for some, values in zip(dreamers, found, strict=True):
+        returns[some] = values
+    return returns
+
+
+def _warmed_up(world: World, starts: Starts, of_row: Tensor) -> list[Tensor]:
+    """`warm_up`, always of as many at once, for the rows that begin there."""
+    count, found = len(starts.seen), []
+    for i in range(0, count, WARMED):
+        found.append(warm_up(world, starts.take(np.arange(i, i + WARMED) % count)))
+    return [torch.cat(parts)[of_row] for parts in zip(*found, strict=True)]
 
 
 def _luck(dreams: Dreams, world: World) -> tuple[Tensor, Tensor]:

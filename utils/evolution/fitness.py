@@ -40,6 +40,15 @@ def duels(laps: Laps, groups: Groups) -> np.ndarray:
         (candidates,) in points; the two of a pair differ in sign alone.
     """
     points = np.array([[_until_the_last_tile(lap) for lap in row] for row in laps])
+    return _won_by(points, groups)
+
+
+def of_dreams(name: str, returns: np.ndarray, groups: Groups) -> np.ndarray:
+    """The fitness of this name of candidates that dreamt: returns (N, starts) -> (N,)."""
+    return _won_by(returns, groups) if name in PAIRED else returns.mean(1)
+
+
+def _won_by(points: np.ndarray, groups: Groups) -> np.ndarray:
     first, second = np.transpose(groups)
     gains = np.clip(points[first] - points[second], -MOST_DIFFERENCE, MOST_DIFFERENCE).mean(1)
     fitness = np.empty(len(points))

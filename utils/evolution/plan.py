@@ -29,6 +29,7 @@ class Plan:
     temperature: float
     own: float
     failing: float
+    beginning: float
     averaged: int
     select_tracks: int
     select_every: int
@@ -56,12 +57,10 @@ class Plan:
              f"LEAST_SIGMA (--least-sigma) must be at most MOST_SIGMA, {self.most_sigma}."),
             (not paired or self.population % 2 == 0,
              f"POPULATION (--population) must be even for {self.fitness}, not {self.population}."),
-            (self.world == "track" or self.fitness == "score",
-             "FITNESS (--fitness) must be score in the dream, where nobody duels."),
             (self.world == "track" or start == "zeros",
              "START (--start) must be zeros in the dream; an imitation needs real races."),
-            (self.own + self.failing <= 1,
-             f"FAILING (--failing) must be at most {1 - self.own:g}, the rest that OWN leaves."),
+            (self.own + self.failing + self.beginning <= 1,
+             "OWN (--own), FAILING (--failing), BEGINNING (--beginning) are shares of one whole."),
             (driven <= seeds.EVOLUTION_TRACKS,
              f"a generation has {seeds.EVOLUTION_TRACKS} tracks, not {driven}: lower TRACKS "
              "(--tracks) or SCOUTED (--scouted)."),

@@ -17,6 +17,7 @@ from utils.evolution.dreaming import DREAMS, Dreamer, Dreams
 from utils.pictures.plots import worth_of_m
 from utils.racing.agent import Races
 from utils.racing.race import Race
+from utils.runtime.cluster import Cluster
 from utils.runtime.timing import Clock
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator import seeds
@@ -83,7 +84,7 @@ def _latents(noted: list[tuple[np.ndarray, np.ndarray, float, bool]]) -> Latents
 
 def measure_m(
     path: Path, agent: TrainedAgent, dreaming: MDNRNN | None, unseen: Sequence[Latents],
-    temperature: float, count: int, made_from: dict[str, Any],
+    temperature: float, count: int, made_from: dict[str, Any], cluster: Cluster | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure what M's dream is worth, write the report and draw it beside; returns the report.
 
@@ -94,11 +95,12 @@ def measure_m(
         temperature: of the dreams.
         count: of workers.
         made_from: what else to write into the report.
+        cluster: where the workers are, if not on this machine.
     """
     clock, m = Clock(0, 1), dreaming or agent.rnn
     controllers = around(agent.parameters, FeatureScale.of(agent.rnn))
-    drives = drive_for_real(agent, [parameters for _, parameters in controllers], count)
-    real, dreamt = returns(agent.rnn, dreaming, temperature, controllers, drives, count)
+    drives = drive_for_real(agent, [parameters for _, parameters in controllers], count, cluster)
+    real, dreamt = returns(agent.rnn, dreaming, temperature, controllers, drives, count, cluster)
     worlds = {
         "M": World(m, temperature),
         "M, likeliest future": World(m, 0),
@@ -148,15 +150,17 @@ def around(parameters: np.ndarray, scale: FeatureScale) -> list[tuple[float | No
 
 
 def drive_for_real(
-    agent: TrainedAgent, controllers: Sequence[np.ndarray], count: int
-) -> list[list[RealDrive]]:
+    agent: TrainedAgent, controllers: Sequence[np.ndarray], count: int,
+    cluster: Cluster | None = None,
+) -> list[list[RealDrive]]:  # fmt: skip
     """Every C on the same TRACKS selection tracks, by `count` workers.
 
     A race is followed for HORIZON frames after its last tile: what comes then is all the same.
     """
     races = [Race(seed, c, HORIZON) for c in controllers for seed in seeds.SELECT[:TRACKS]]
     setup = {"env_id": FAST_ID, "vae": agent.vae, "rnn": agent.rnn}
-    with Workers(count, RealDrives, setup, slots=ROWS, preload=["utils.evolution.worth"]) as pool:
+    preload = ["utils.evolution.worth"]
+    with Workers(count, RealDrives, setup, slots=ROWS, preload=preload, cluster=cluster) as pool:
         drives = _run(pool, races, "driving")
     return [drives[i : i + TRACKS] for i in range(0, len(drives), TRACKS)]
 
@@ -176,7 +180,7 @@ def moments(drive: RealDrive) -> list[int]:
 def returns(
     rnn: MDNRNN, dreaming: MDNRNN | None, temperature: float,
     controllers: Sequence[tuple[float | None, np.ndarray]], drives: Sequence[Sequence[RealDrive]],
-    count: int,
+    count: int, cluster: Cluster | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """What each C got in reality and gets in its dreams, from the same moments of its own drives.
 
@@ -192,9 +196,10 @@ def returns(
         starts = together([start_at(drive, t) for drive, t in places])
         again = starts.take(np.repeat(np.arange(len(places)), lucks))
         luck = [(SEED, i) for i in range(len(again.seen))]
-        jobs.append(Dreams(parameters[None], again, luck, HORIZON))
+        jobs.append(Dreams(parameters[None], again, luck, np.arange(len(luck))[None], HORIZON))
     setup = {"function": Dreamer(rnn, dreaming, temperature)}
-    with Workers(count, OneAtATime, setup, preload=["utils.evolution.dreaming"]) as pool:
+    preload = ["utils.evolution.dreaming"]
+    with Workers(count, OneAtATime, setup, preload=preload, cluster=cluster) as pool:
         dreamt = _run(pool, jobs, "dreaming")
     return tuple(
         np.reshape(found, (len(controllers), TRACKS, -1)).mean(-1, dtype=float)

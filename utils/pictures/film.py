@@ -15,27 +15,29 @@ import cv2
 import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe  # type: ignore[import-untyped]  # it has no types
 
+from utils.pictures.drawing import (
+    BLUE,
+    GROOVE,
+    GROUND,
+    MUTED,
+    TEXT,
+    VIOLET,
+    as_image,
+    controls,
+    paste,
+    write,
+)
 from utils.pictures.left_out import leave_out
 from utils.runtime.errors import UserError
 from utils.storage.artifacts import atomic_path
 
 FPS = 50  # CarRacing's own clock, so a film runs at the speed of the race
 
-GROUND = (13, 17, 23)
-GROOVE = (38, 45, 56)
-TEXT = (235, 240, 246)
-MUTED = (135, 146, 160)
-BLUE = (88, 166, 255)
-GREEN = (74, 199, 92)
-RED = (248, 94, 84)
-VIOLET = (178, 136, 255)
-
 MARGIN = 24
 RACE = (1016, 592)  # the race's width and height: stock's own shape, less its bar
 THUMBNAIL = 192  # 64 pixels three times
 DRIVING = (MARGIN + RACE[0] + MARGIN, 720)
 DREAM = 448  # 64 pixels seven times
-BAR = 12  # thickness of the bars
 HALF = (604, 352)  # a picture's width and height where two stand side by side
 CURVE = (532, 700)  # upper and lower edge of the curves
 RECENT, WHOLE = 250, 1000  # frames of the two curves
@@ -101,13 +103,13 @@ def _encode(frames: Iterable[np.ndarray], paths: list[Path]) -> None:
     first = next(frames, None)
     if first is None:
         raise ValueError("a film needs at least one frame")
-    shape = _image(first, "a frame").shape
+    shape = as_image(first, "a frame").shape
     with TemporaryFile() as report:
         ffmpeg = _ffmpeg(shape, paths, report)
         assert ffmpeg.stdin is not None
         try:
             for frame in chain([first], frames):
-                if _image(frame, "a frame").shape != shape:
+                if as_image(frame, "a frame").shape != shape:
                     raise ValueError(f"a frame of {frame.shape} in a film of {shape}")
                 try:
                     ffmpeg.stdin.write(np.ascontiguousarray(frame).data)
@@ -174,7 +176,7 @@ def race_frame(
     left = driving_frame(race, action, score, frame_number, tiles, total_tiles)
     canvas[:, : DRIVING[0]] = left
     for row, image in enumerate((seen, reconstruction, expected)):
-        _paste(canvas, image, DRIVING[0], _thumbnail_top(row), THUMBNAIL, THUMBNAIL)
+        paste(canvas, image, DRIVING[0], _thumbnail_top(row), THUMBNAIL, THUMBNAIL)
     return canvas
 
 
@@ -194,15 +196,15 @@ def driving_frame(
         (720, 1064, 3) uint8.
     """
     canvas = _driving_template().copy()
-    above_bar = _image(race, "the race")[: len(race) * 7 // 8]
-    _paste(canvas, above_bar, MARGIN, MARGIN, *RACE, cv2.INTER_LINEAR)
+    above_bar = as_image(race, "the race")[: len(race) * 7 // 8]
+    paste(canvas, above_bar, MARGIN, MARGIN, *RACE, cv2.INTER_LINEAR)
     visited = f"{tiles}" if total_tiles else "-"  # in a dream there are none
     values = (f"{score:.1f}", f"{frame_number / FPS:.2f} s", f"{frame_number}", visited)
     for (_, left), value in zip(_READINGS, values, strict=True):
-        end = _write(canvas, value, left, 690, 30, TEXT, 500)
+        end = write(canvas, value, left, 690, 30, TEXT, 500)
     if total_tiles:
-        _write(canvas, f" / {total_tiles}", end, 690, 18, MUTED)
-    _controls(canvas, action, right=MARGIN + RACE[0], y=684, widths=(190, 120, 120))
+        write(canvas, f" / {total_tiles}", end, 690, 18, MUTED)
+    controls(canvas, action, right=MARGIN + RACE[0], y=684, widths=(190, 120, 120))
     return canvas
 
 
@@ -231,20 +233,20 @@ def dream_frame(
     """
     canvas = _dream_template().copy()
     left, right, top = 20, 20 + DREAM + 24, 64
-    _paste(canvas, real, left, top, DREAM, DREAM)
-    _paste(canvas, dream, right, top, DREAM, DREAM)
+    paste(canvas, real, left, top, DREAM, DREAM)
+    paste(canvas, dream, right, top, DREAM, DREAM)
     dreaming = frame_number >= warm_up
     state, colour = ("M is dreaming", VIOLET) if dreaming else ("M is watching", MUTED)
     cv2.circle(canvas, (right + 8, 39), 6, colour, -1, cv2.LINE_AA)
-    _write(canvas, state, right + 24, 46, 22, colour, 500)
+    write(canvas, state, right + 24, 46, 22, colour, 500)
     if dreaming:
         since = f"{(frame_number - warm_up) / FPS:.2f} s, holds {holds}"
         of_dream, of_still = errors
         error = f"error {of_dream:.1f}, and {of_still:.1f} if nothing changed (grey levels)"
-        _write(canvas, error, left, 630, 15, MUTED)
-        _write(canvas, since, right + DREAM, 46, 18, MUTED, align=cv2.PUT_TEXT_ALIGN_RIGHT)
-    _write(canvas, f"{frame_number / FPS:.2f} s", left, 602, 30, TEXT, 500)
-    _controls(canvas, action, right=right + DREAM, y=596, widths=(292, 180, 180))
+        write(canvas, error, left, 630, 15, MUTED)
+        write(canvas, since, right + DREAM, 46, 18, MUTED, align=cv2.PUT_TEXT_ALIGN_RIGHT)
+    write(canvas, f"{frame_number / FPS:.2f} s", left, 602, 30, TEXT, 500)
+    controls(canvas, action, right=right + DREAM, y=596, widths=(292, 180, 180))
     return canvas
 
 
@@ -270,13 +272,13 @@ def dreaming_frame(
     canvas = _dreaming_template().copy()
     sides = ((MARGIN, dream, dreamt, VIOLET), (2 * MARGIN + HALF[0], real, driven, BLUE))
     for left, picture, rewards, colour in sides:
-        above_bar = _image(picture, "a picture")[: len(picture) * 7 // 8]
-        _paste(canvas, above_bar, left, 64, *HALF, cv2.INTER_LINEAR)
-        _write(canvas, f"{sum(rewards):.1f}", left, 474, 30, colour, 500)
-        _write(canvas, f"{len(rewards) / FPS:.2f} s", left + 150, 474, 30, TEXT, 500)
-    _write(canvas, f"{dreamt[-1]:+.2f}", MARGIN + 280, 474, 30, VIOLET, 500)
-    _write(canvas, f"{end_probability:.1%}", MARGIN + 390, 474, 30, TEXT, 500)
-    _write(canvas, f"{temperature:g}", MARGIN + 500, 474, 30, TEXT, 500)
+        above_bar = as_image(picture, "a picture")[: len(picture) * 7 // 8]
+        paste(canvas, above_bar, left, 64, *HALF, cv2.INTER_LINEAR)
+        write(canvas, f"{sum(rewards):.1f}", left, 474, 30, colour, 500)
+        write(canvas, f"{len(rewards) / FPS:.2f} s", left + 150, 474, 30, TEXT, 500)
+    write(canvas, f"{dreamt[-1]:+.2f}", MARGIN + 280, 474, 30, VIOLET, 500)
+    write(canvas, f"{end_probability:.1%}", MARGIN + 390, 474, 30, TEXT, 500)
+    write(canvas, f"{temperature:g}", MARGIN + 500, 474, 30, TEXT, 500)
     for rewards, colour in ((driven, BLUE), (dreamt, VIOLET)):
         seconds = np.convolve(rewards, np.ones(FPS))[: len(rewards)]
         _curve(canvas, seconds[-RECENT:], MARGIN, RECENT, REWARDS, colour)
@@ -294,7 +296,7 @@ _READINGS = (("SCORE", MARGIN), ("TIME", 160), ("FRAME", 300), ("TILES", 410))
 def _driving_template() -> np.ndarray:
     canvas = np.full((DRIVING[1], DRIVING[0], 3), GROUND, np.uint8)
     for name, left in _READINGS:
-        _write(canvas, name, left, 652, 13, MUTED, 500)
+        write(canvas, name, left, 652, 13, MUTED, 500)
     return canvas
 
 
@@ -303,15 +305,15 @@ def _race_template() -> np.ndarray:
     canvas = np.full((DRIVING[1], DRIVING[0] + THUMBNAIL + MARGIN, 3), GROUND, np.uint8)
     captions = (("V sees", TEXT), ("V redraws", BLUE), ("M expects next", VIOLET))
     for row, (caption, colour) in enumerate(captions):
-        _write(canvas, caption, DRIVING[0], _thumbnail_top(row) - 10, 17, colour, 500)
+        write(canvas, caption, DRIVING[0], _thumbnail_top(row) - 10, 17, colour, 500)
     return canvas
 
 
 @lru_cache(maxsize=1)
 def _dream_template() -> np.ndarray:
     canvas = np.full((640, 960, 3), GROUND, np.uint8)
-    _write(canvas, "The real drive", 20, 46, 22, TEXT, 500)
-    _write(canvas, "TIME", 20, 564, 13, MUTED, 500)
+    write(canvas, "The real drive", 20, 46, 22, TEXT, 500)
+    write(canvas, "TIME", 20, 564, 13, MUTED, 500)
     return canvas
 
 
@@ -319,23 +321,23 @@ def _dream_template() -> np.ndarray:
 def _dreaming_template() -> np.ndarray:
     canvas = np.full((DRIVING[1], 3 * MARGIN + 2 * HALF[0], 3), GROUND, np.uint8)
     right = 2 * MARGIN + HALF[0]
-    _write(canvas, "The agent in its dream", MARGIN, 46, 22, VIOLET, 500)
-    _write(canvas, "The same agent on a real track", right, 46, 22, BLUE, 500)
+    write(canvas, "The agent in its dream", MARGIN, 46, 22, VIOLET, 500)
+    write(canvas, "The same agent on a real track", right, 46, 22, BLUE, 500)
     readings = (
         ("SUM OF REWARDS", MARGIN), ("TIME", MARGIN + 150), ("M EXPECTS", MARGIN + 280),
         ("END", MARGIN + 390), ("TEMPERATURE", MARGIN + 500),
         ("SUM OF REWARDS", right), ("TIME", right + 150),
     )  # fmt: skip
     for name, left in readings:
-        _write(canvas, name, left, 440, 13, MUTED, 500)
+        write(canvas, name, left, 440, 13, MUTED, 500)
     curves = (
         (MARGIN, "REWARDS OF A SECOND, THE LAST 5 SECONDS", REWARDS),
         (right, "SUM OF REWARDS, THE WHOLE 20 SECONDS", SCORES),
     )
     for left, name, (least, most) in curves:
-        _write(canvas, name, left, 516, 13, MUTED, 500)
+        write(canvas, name, left, 516, 13, MUTED, 500)
         span = f"{least:g} to {most:g}"
-        _write(canvas, span, left + HALF[0], 516, 13, MUTED, 400, cv2.PUT_TEXT_ALIGN_RIGHT)
+        write(canvas, span, left + HALF[0], 516, 13, MUTED, 400, cv2.PUT_TEXT_ALIGN_RIGHT)
         zero = round(CURVE[1] - (CURVE[1] - CURVE[0]) * -least / (most - least))
         cv2.line(canvas, (left, zero), (left + HALF[0], zero), GROOVE, 1)
     return canvas
@@ -359,90 +361,3 @@ def _curve(
 
 def _thumbnail_top(row: int) -> int:
     return 56 + row * (THUMBNAIL + 32)
-
-
-def _controls(
-    canvas: np.ndarray, action: np.ndarray, right: int, y: int, widths: tuple[int, int, int]
-) -> None:
-    """Bars for steering (from the middle), gas and brake (from the left), in one row."""
-    gap = 24
-    steer, gas, brake = np.clip(np.asarray(action, float), (-1, 0, 0), 1)
-    left = right - sum(widths) - 2 * gap
-    for name, value, colour, width in zip(
-        ("STEERING", "GAS", "BRAKE"), (steer, gas, brake), (BLUE, GREEN, RED), widths, strict=True
-    ):
-        middle = left + width / 2
-        start, end = left + BAR / 2, left + width - BAR / 2
-        zero = middle if name == "STEERING" else start
-        _write(canvas, name, left, y - 32, 13, MUTED, 500)
-        shown = f"{round(value, 2) + 0.0:.2f}"  # adding 0 removes the sign of a zero
-        _write(canvas, shown, left + width, y - 32, 13, TEXT, 500, cv2.PUT_TEXT_ALIGN_RIGHT)
-        _bar(canvas, start, end, y, GROOVE)
-        if abs(value) >= 0.005:  # what would be written as 0.00 is not drawn either
-            _bar(canvas, zero, zero + value * (end - zero), y, colour)
-        if name == "STEERING":
-            cv2.line(canvas, (round(zero), y - 9), (round(zero), y + 9), TEXT, 2)
-        left += width + gap
-
-
-def _bar(
-    canvas: np.ndarray, start: float, end: float, y: int, colour: tuple[int, int, int]
-) -> None:
-    """A horizontal bar with round ends, placed to a sixteenth of a pixel."""
-    left, right = ((round(x * 16), y * 16) for x in (start, end))
-    cv2.line(canvas, left, right, colour, BAR, cv2.LINE_AA, shift=4)
-
-
-def _paste(
-    canvas: np.ndarray,
-    image: np.ndarray,
-    x: int,
-    y: int,
-    width: int,
-    height: int,
-    interpolation: int = cv2.INTER_NEAREST,
-) -> None:
-    """Scale an image into its place, with round corners."""
-    place = canvas[y : y + height, x : x + width]
-    place[:] = cv2.resize(_image(image, "an image"), (width, height), interpolation=interpolation)
-    cover = _corner()
-    size = len(cover)
-    for rows, mask in ((slice(0, size), cover), (slice(-size, None), cover[::-1])):
-        for columns, part in ((slice(0, size), mask), (slice(-size, None), mask[:, ::-1])):
-            corner = place[rows, columns]
-            corner[:] = corner + (np.array(GROUND) - corner) * part
-
-
-@lru_cache(maxsize=1)
-def _corner(radius: int = 10) -> np.ndarray:
-    """How much of the ground covers each pixel of an upper left corner, (radius, radius, 1)."""
-    fine = np.full((radius * 8, radius * 8), 1.0, np.float32)
-    cv2.circle(fine, (radius * 8, radius * 8), radius * 8, 0.0, -1)
-    return cv2.resize(fine, (radius, radius), interpolation=cv2.INTER_AREA)[..., None]
-
-
-def _write(
-    canvas: np.ndarray,
-    text: str,
-    x: int,
-    y: int,
-    size: int,
-    colour: tuple[int, int, int],
-    weight: int = 400,
-    align: int = cv2.PUT_TEXT_ALIGN_LEFT,
-) -> int:
-    """Write anti-aliased text on the base line y; returns the x where it ends."""
-    end, _ = cv2.putText(canvas, text, (x, y), colour, _font(), size, weight, align)
-    return end[0]
-
-
-@lru_cache(maxsize=1)
-def _font() -> "cv2.FontFace":
-    return cv2.FontFace("sans")
-
-
-def _image(image: np.ndarray, name: str) -> np.ndarray:
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"{name} must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
-    return image

@@ -74,9 +74,22 @@ def limit_to_one_thread() -> None:
         sys.modules["cv2"].setNumThreads(1)
 
 
+class Pipe(Protocol):
+    """What a worker needs of its end of the pipe."""
+
+    def recv_bytes(self) -> bytes: ...
+
+    def send_bytes(self, message: bytes, /) -> None: ...
+
+
 def work(pipe: Connection) -> None:
-    """A worker's life: build the handler, then keep its places busy until main ends it."""
+    """What a worker process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is main's business
+    live(pipe)
+
+
+def live(pipe: Pipe) -> None:
+    """A worker's life: build the handler, then keep its places busy until main ends it."""
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     try:
         threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
@@ -92,7 +105,7 @@ def work(pipe: Connection) -> None:
             _tell(pipe, "failure", traceback.format_exc())
 
 
-def _receive(pipe: Connection, inbox: "queue.SimpleQueue[bytes]") -> None:
+def _receive(pipe: Pipe, inbox: "queue.SimpleQueue[bytes]") -> None:
     """Thread: read all that main sends; exit the process when main is gone."""
     while True:
         try:
@@ -101,7 +114,7 @@ def _receive(pipe: Connection, inbox: "queue.SimpleQueue[bytes]") -> None:
             os._exit(0)
 
 
-def _serve(handler: Handler, inbox: "queue.SimpleQueue[bytes]", pipe: Connection) -> None:
+def _serve(handler: Handler, inbox: "queue.SimpleQueue[bytes]", pipe: Pipe) -> None:
     running = 0
     while True:
         while running == 0 or not inbox.empty():  # wait for a job only with nothing else to do
@@ -113,7 +126,7 @@ def _serve(handler: Handler, inbox: "queue.SimpleQueue[bytes]", pipe: Connection
             _tell(pipe, "results", finished)
 
 
-def _tell(pipe: Connection, kind: str, content: Any = None) -> None:
+def _tell(pipe: Pipe, kind: str, content: Any = None) -> None:
     message = pack((kind, content, time.process_time()))
     try:
         pipe.send_bytes(message)

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
 
+from utils.runtime.cluster import EVERY
+from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 
 
@@ -31,6 +33,15 @@ def whole(least: int = 0, most: float = math.inf) -> Check:
 def processes(least: int = 0) -> Check:
     """How many processes or threads; thousands would only bring the machine down."""
     return whole(least, 1024)
+
+
+def address() -> Check:
+    """Where a Ray cluster is, if any; by default WORKERS are then all processors of it."""
+    return Check(
+        str,
+        lambda value: re.fullmatch(r"|auto|[\w.-]+:\d+", value) is not None,
+        'empty for none, "auto" for the Ray cluster of this machine or $RAY_ADDRESS, or HOST:PORT',
+    )
 
 
 def seed() -> Check:
@@ -102,15 +113,20 @@ def settings(script: dict[str, Any], argv: list[str] | None, **checks: Check) ->
         allow_abbrev=False,
     )
     for name, check in checks.items():
+        default = str(script[name])  # as text, so that an edited constant is checked, too
         parser.add_argument(
             _flag(name),
             dest=name,
             type=partial(_checked, name, check),
-            default=str(script[name]),  # as text, so that an edited constant is checked, too
-            metavar=str(script[name]).replace("%", "%%"),
+            default=default,
+            metavar=default.replace("%", "%%"),
             help=reasons.get(name, "").replace("%", "%%"),
         )
-    return parser.parse_args(argv, SimpleNamespace())
+    found = parser.parse_args(argv, SimpleNamespace())
+    if getattr(found, "CLUSTER", "") and script["WORKERS"] == cores():
+        parser.set_defaults(WORKERS=EVERY)  # which a flag still overrides
+        found = parser.parse_args(argv, SimpleNamespace())
+    return found
 
 
 class _Parser(argparse.ArgumentParser):

@@ -11,20 +11,44 @@ import queue
 import signal
 import sys
 import threading
-import time
 import types
 from collections.abc import Iterator, Sequence
 from multiprocessing.context import ForkServerContext, SpawnContext
-from typing import Any
 
-from utils.runtime.child import WORKER_ENVIRONMENT, pack, work
+from utils.runtime.child import WORKER_ENVIRONMENT, work
+from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
+from utils.runtime.worker import Said, Worker
 
-Said = tuple["WorkerProcess", bytes | None]  # who, and a message or the end of the pipe
+
+class Processes:
+    """The carrier of a fixed number of workers on this machine."""
+
+    patience = float("inf")
+
+    def __init__(
+        self, count: int, recipe: bytes, places: int, heard: "queue.SimpleQueue[Said]",
+        preload: Sequence[str],
+    ) -> None:  # fmt: skip
+        self.crowding = max(1.0, count / cores())
+        self.wanted = count
+        self._for_each = start_method(preload), recipe, places, heard
+
+    def another(self, workers: Sequence[Worker]) -> "WorkerProcess | None":
+        return WorkerProcess(*self._for_each) if len(workers) < self.wanted else None
+
+    def is_lost(self, worker: Worker) -> bool:
+        return False
+
+    def refuse(self, worker: Worker, why: str) -> None:
+        raise AssertionError("a process of this machine is never refused")
+
+    def described(self) -> str:
+        return ""
 
 
-class WorkerProcess:
-    """One process and its jobs. All that it says goes to `heard`, and None when its pipe ends."""
+class WorkerProcess(Worker):
+    """One process, at the other end of a pipe."""
 
     def __init__(
         self,
@@ -33,22 +57,18 @@ class WorkerProcess:
         places: int,
         heard: "queue.SimpleQueue[Said]",
     ) -> None:
-        self.places = places
-        self.jobs: dict[int, float] = {}  # index -> time.monotonic() when it began
-        self.given = 0
-        self.ready = False
-        self.cpu_seconds = 0.0
-        self.born = time.monotonic()
+        super().__init__(places)
         self._heard = heard
         self._to_send: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._to_send.put(recipe)
         self._pipe, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs,), daemon=True)
-        self._threads = [threading.Thread(target=t, daemon=True) for t in (self._send, self._read)]
+        self._threads = [threading.Thread(target=t, daemon=True) for t in (self._write, self._read)]
         try:
             with _as_seen_by_workers():
                 _ensure_forkserver(context)
                 self.process.start()
+            self.name = f"worker process {self.process.pid}"
             theirs.close()  # only the worker holds that end now: when it dies, the pipe ends
             for thread in self._threads:
                 thread.start()
@@ -62,14 +82,8 @@ class WorkerProcess:
             self._pipe.close()  # a half-started worker exits by itself
             raise
 
-    def give(self, index: int, job: Any) -> None:
-        self.given += 1
-        self.jobs[index] = time.monotonic()
-        self._to_send.put(pack((index, job)))
-
-    def become_ready(self) -> None:
-        self.ready = True
-        self.jobs = dict.fromkeys(self.jobs, time.monotonic())
+    def send(self, message: bytes) -> None:
+        self._to_send.put(message)
 
     def epitaph(self) -> str:
         self.process.join(1.0)  # the pipe may end a moment before the process does
@@ -90,7 +104,7 @@ class WorkerProcess:
             thread.join()
         self._pipe.close()
 
-    def _send(self) -> None:
+    def _write(self) -> None:
         with contextlib.suppress(OSError):  # it has just died, which `_read` will find
             while (message := self._to_send.get()) is not None:
                 self._pipe.send_bytes(message)

@@ -3,8 +3,9 @@
     with Workers(8, OneAtATime, {"function": drive, "laps": 1}) as workers:
         results = workers.run(jobs)              # results[i] belongs to jobs[i]
 
-This file is the pool; `process` is a worker as main sees it, `child` the code that runs in it, with
-the handlers that do the work. No executor does this: those of the standard library (and loky) break
+This file is the pool; `worker` is a worker as main sees it, `process` one on this machine and
+`cluster` one on another, `child` the code that runs in both, with the handlers that do the work.
+No executor does this: those of the standard library (and loky) break
 as a whole when one process dies, `multiprocessing.Pool` waits for ever for a killed worker's job,
 and pebble's workers have no places in which several jobs share each batch of a network.
 
@@ -17,6 +18,7 @@ How it holds together:
 """
 
 import contextlib
+import heapq
 import pickle
 import queue
 import sys
@@ -27,9 +29,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from utils.runtime.child import Handler, OneAtATime, build, limit_to_one_thread, pack
-from utils.runtime.cores import cores
+from utils.runtime.cluster import Cluster
 from utils.runtime.errors import UserError, for_the_user
-from utils.runtime.process import Said, WorkerProcess, start_method
+from utils.runtime.process import Processes
+from utils.runtime.worker import Carrier, Said, Worker
 
 __all__ = ["OneAtATime", "Workers", "limit_to_one_thread"]
 
@@ -94,6 +97,8 @@ class Workers:
     jobs_per_worker  a worker is replaced after this many jobs, because environments leak memory
     preload          modules to import once and share among the workers (where there is forkserver;
                      the first pool of the process decides)
+    cluster          where the workers are instead of on this machine: `count` of them at most, and
+                     no more than its nodes have processors; nodes may come and go
 
     Any exception that leaves `run` closes the pool. `restarts` counts the workers that died or
     hung; `cpu_seconds` is the processor time of the worker processes up to their latest results.
@@ -109,25 +114,31 @@ class Workers:
         job_seconds: float = 600.0,
         jobs_per_worker: int = 500,
         preload: Sequence[str] = (),
+        cluster: Cluster | None = None,
     ) -> None:
         if count < 0 or slots < 1 or jobs_per_worker < 1:
             raise ValueError("Workers needs count >= 0, slots >= 1 and jobs_per_worker >= 1")
         self.restarts = 0
         self._recipe = pack((handler, setup))
         self._slots = slots
-        self._job_seconds = job_seconds * max(1.0, count / cores())
         self._jobs_per_worker = jobs_per_worker
         self._count = count
         self._deaths_in_a_row = 0
+        self._nothing_due_before = 0.0  # time.monotonic()
         self._ended_cpu_seconds = 0.0
-        self._workers: list[WorkerProcess] = []
+        self._workers: list[Worker] = []
         self._here: Handler | None = None  # what does the jobs where there are no workers
         self._closed = False
-        self._context = start_method((*ALWAYS_PRELOADED, *preload))
         self._heard: queue.SimpleQueue[Said] = queue.SimpleQueue()
+        started_with = count, self._recipe, slots, self._heard
+        self._carrier: Carrier = (
+            cluster.carrier(*started_with)
+            if cluster and cluster.address and count
+            else Processes(*started_with, (*ALWAYS_PRELOADED, *preload))
+        )
+        self._job_seconds = job_seconds * self._carrier.crowding
         try:
-            for _ in range(count):
-                self._start_worker()
+            self._start_missing()
         except BaseException:
             self.close()
             raise
@@ -135,6 +146,11 @@ class Workers:
     @property
     def cpu_seconds(self) -> float:
         return self._ended_cpu_seconds + sum(w.cpu_seconds for w in self._workers)
+
+    @property
+    def where(self) -> str:
+        """For the end of a status line: how many nodes and processes of a cluster are at work."""
+        return self._carrier.described()
 
     def run(
         self, jobs: Sequence[Any], on_result: Callable[[int, Any], None] | None = None
@@ -154,6 +170,7 @@ class Workers:
                 self._hand_out(batch)
                 self._listen(batch)
                 self._end_hung_workers(batch)
+                self._start_missing()
         except BaseException:
             self.close()
             raise
@@ -176,40 +193,58 @@ class Workers:
     # Jobs out, results in
 
     def _hand_out(self, batch: _Batch) -> None:
-        while batch.waiting:
+        """To the least busy first, so that few jobs spread over many workers; ready ones first."""
+        if not batch.waiting:
+            return
+        free = [self._load(i) for i, worker in enumerate(self._workers) if self._is_free(worker)]
+        heapq.heapify(free)
+        while batch.waiting and free:
+            busy, _, i = free[0]
             index = batch.waiting[0]
             suspect = batch.is_suspect(index)
-            worker = self._worker_for_next_job(alone=suspect)
-            if worker is None:
+            if suspect and busy:
                 return
             batch.waiting.popleft()
+            worker = self._workers[i]
             worker.places = 1 if suspect else self._slots
             worker.give(index, batch.jobs[index])
+            if self._is_free(worker):
+                heapq.heapreplace(free, self._load(i))
+            else:
+                heapq.heappop(free)
 
-    def _worker_for_next_job(self, alone: bool) -> WorkerProcess | None:
-        """The least busy one, so that few jobs spread over many workers; ready ones first."""
-        free = [w for w in self._workers if len(w.jobs) < (1 if alone else w.places)]
-        free = [w for w in free if w.given < self._jobs_per_worker]
-        return min(free, key=lambda w: (len(w.jobs), not w.ready), default=None)
+    def _is_free(self, worker: Worker) -> bool:
+        has_place = worker.reached and len(worker.jobs) < worker.places
+        return has_place and worker.given < self._jobs_per_worker
+
+    def _load(self, i: int) -> tuple[int, bool, int]:
+        worker = self._workers[i]
+        return len(worker.jobs), not worker.ready, i
 
     def _listen(self, batch: _Batch) -> None:
         """Sleep until a worker says something, dies or is due, and act on all that has come."""
-        patience = min(self._due(w) for w in self._workers) - time.monotonic()
+        patience = min(self._nothing_due_before - time.monotonic(), self._carrier.patience)
         with contextlib.suppress(queue.Empty):
             worker, message = self._heard.get(timeout=max(GRACE_SECONDS, patience))
             self._take(worker, message, batch)
             while True:
                 self._take(*self._heard.get_nowait(), batch)
 
-    def _take(self, worker: WorkerProcess, message: bytes | None, batch: _Batch) -> None:
+    def _take(self, worker: Worker, message: bytes | None, batch: _Batch) -> None:
         if worker not in self._workers:  # it was ended, and its jobs are with others
             return
         if message is None:
             self._replace_dead(worker, worker.epitaph(), batch)
             return
-        kind, content, worker.cpu_seconds = pickle.loads(message)
-        if kind == "ready":
+        kind, content, worker.cpu_seconds = worker.read(message)
+        if kind == "begun":
+            worker.begin(content)
+        elif kind == "ready":
             worker.become_ready()
+        elif kind == "unfit":
+            self._end(worker)
+            batch.redo(list(worker.jobs))
+            self._carrier.refuse(worker, content)
         elif kind == "user error":
             raise UserError(content)
         elif kind == "failure":
@@ -220,8 +255,7 @@ class Workers:
                 del worker.jobs[index]
                 batch.finish(index, result)
             if worker.given >= self._jobs_per_worker and not worker.jobs:
-                self._end(worker)
-                self._start_worker()
+                self._end(worker)  # another comes in its place
 
     def _run_here(self, batch: _Batch) -> None:
         """What count = 0 does: a worker's loop without the worker."""
@@ -244,16 +278,16 @@ class Workers:
 
     # The life of workers
 
-    def _start_worker(self) -> None:
-        worker = WorkerProcess(self._context, self._recipe, self._slots, self._heard)
-        self._workers.append(worker)
+    def _start_missing(self) -> None:
+        while worker := self._carrier.another(self._workers):
+            self._workers.append(worker)
 
-    def _end(self, worker: WorkerProcess) -> None:
+    def _end(self, worker: Worker) -> None:
         worker.end()
         self._workers.remove(worker)
         self._ended_cpu_seconds += worker.cpu_seconds
 
-    def _due(self, worker: WorkerProcess) -> float:
+    def _due(self, worker: Worker) -> float:
         """When (time.monotonic) the worker's oldest job, or its start, has taken too long."""
         if not worker.ready:
             return worker.born + START_SECONDS
@@ -261,30 +295,36 @@ class Workers:
 
     def _end_hung_workers(self, batch: _Batch) -> None:
         now = time.monotonic()
+        if now < self._nothing_due_before:
+            return
         for worker in [w for w in self._workers if self._due(w) <= now]:
             limit = self._job_seconds if worker.ready else START_SECONDS
             what = "had a job unfinished" if worker.ready else "was not ready"
             self._replace_dead(worker, f"{what} after {limit:g} s and was ended", batch)
+        soonest = now + min(self._job_seconds, START_SECONDS)  # for whatever begins from now on
+        self._nothing_due_before = min([soonest, *map(self._due, self._workers)])
 
-    def _replace_dead(self, worker: WorkerProcess, how: str, batch: _Batch) -> None:
+    def _replace_dead(self, worker: Worker, how: str, batch: _Batch) -> None:
         self._end(worker)
         self.restarts += 1
-        self._deaths_in_a_row += 1
         redo = list(worker.jobs)
+        if self._carrier.is_lost(worker):
+            batch.redo(redo)
+            return
+        self._deaths_in_a_row += 1
         print(
-            f"worker process {worker.process.pid} {how}: starting another, "
+            f"{worker.name} {how}: starting another, "
             f"{len(redo)} job{'' if len(redo) == 1 else 's'} to redo",
             file=sys.stderr,
         )
         if worker.ready:  # else the job had not begun, and is not to blame
             batch.blame(redo, how)
-        if self._deaths_in_a_row > max(DEATHS_IN_A_ROW, 3 * self._count):
+        if self._deaths_in_a_row > max(DEATHS_IN_A_ROW, 3 * self._carrier.wanted):
             raise UserError(
                 f"{self._deaths_in_a_row} worker processes died without finishing a job (the last "
                 f"one {how}): use fewer workers if memory is short, or none to see the fault."
             )
         batch.redo(redo)
-        self._start_worker()
 
 
 def _copy(message: Any) -> Any:

@@ -5,15 +5,26 @@ A dream has no road, and this is the one place that says what there is instead.
 
 from typing import Any
 
+import cv2
 import numpy as np
 from gymnasium.envs.box2d import CarRacing
+
+from utils.simulator.view import View
 
 
 class Road:
     """The road of a CarRacing, stock's or ours, with the car on it."""
 
+    dreamt = False
+    temperature = 0.0  # only a dream has any
+
     def __init__(self, race: Any) -> None:
         self._race = race  # its car and its track have no types
+        self._view = View(race)
+
+    def draw(self, picture: np.ndarray) -> None:
+        """What a person at the wheel sees, on (H, W, 3) uint8."""
+        self._view.draw(picture)
 
     @property
     def score(self) -> float:
@@ -52,8 +63,24 @@ class Road:
 class NoRoad(Road):
     """Of a dream nobody knows where the car is: no tiles, no grass, and always the same place."""
 
+    dreamt = True
     tiles = total_tiles = wheels_on_grass = 0  # type: ignore[assignment]
     position = (0.0, 0.0)  # type: ignore[assignment]
+
+    def draw(self, picture: np.ndarray) -> None:
+        """What V decodes, without the black bar."""
+        height, width, _ = picture.shape
+        above_bar = self._race.frame[:56]
+        picture[:] = cv2.resize(above_bar, (width, height), interpolation=cv2.INTER_CUBIC)
+
+    @property  # type: ignore[override]
+    def temperature(self) -> float:
+        """Of the dream, from 0 on."""
+        return self._race.temperature
+
+    @temperature.setter
+    def temperature(self, temperature: float) -> None:
+        self._race.temperature = temperature
 
     def centre_line(self) -> np.ndarray:
         """No tile, (0, 2)."""

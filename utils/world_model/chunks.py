@@ -1,6 +1,9 @@
-"""What M trains on: batches of whole episodes, cut into chunks of truncated backpropagation."""
+"""What M trains on: batches of whole episodes, cut into chunks of truncated backpropagation; which
+episodes it goes on with; and how its features are spread over them.
+"""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from models.mdn_rnn import MDNRNN
 from utils.world_model.latents import Latents
+from utils.world_model.training import split
 
 
 class Chunk(NamedTuple):
@@ -45,3 +50,34 @@ def chunks(group: list[Latents], length: int) -> Iterator[Chunk]:
             mu[:, next_too], logvar[:, next_too],
             action[:, now], reward[:, now], terminated[:, now], mask[:, now],
         )  # fmt: skip
+
+
+def rehearsal(
+    rng: np.random.Generator, others: list[Path], old: int, own: list[Path], known: int,
+    earlier: int,
+) -> tuple[list[Path], list[Path]]:  # fmt: skip
+    """What an M goes on with that knows the first `known` of the agent's own drives.
+
+    Returns:
+        To train on, all drives that are new to it, and of those that it must not forget `earlier`
+        of its own and `old` of the others; and for validation, every twentieth of its own.
+    """
+    train, validation = split(own)
+    former, _ = split(own[:known])
+    new = [path for path in own[known:] if path in train]
+    remembered = [others[i] for i in rng.permutation(len(others))[:old]]
+    remembered += [former[i] for i in rng.permutation(len(former))[:earlier]]
+    return [*remembered, *new], validation
+
+
+@torch.no_grad()
+def measure_features(rnn: MDNRNN, episodes: list[Latents]) -> None:
+    """Keep mean and sd of [z, h] in M: stage 05 standardises what C reads by them."""
+    features = []
+    for latents in episodes:
+        z, action = torch.from_numpy(latents.mu[:-1]), torch.from_numpy(latents.action)
+        h, _ = rnn.lstm(torch.cat([z, action], -1).unsqueeze(0))
+        features.append(torch.cat([z[1:], h[0, :-1]], -1))
+    sd, mean = torch.std_mean(torch.cat(features), 0)
+    rnn.feature_mean.copy_(mean)
+    rnn.feature_sd.copy_(sd.clamp(min=1e-3))

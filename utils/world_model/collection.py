@@ -1,16 +1,21 @@
 """Stage 01's work: which episodes to collect, and how one is driven and recorded."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from utils.drivers.registry import DRIVERS
 from utils.runtime.errors import UserError
 from utils.simulator import seeds
-from utils.simulator.envs import DREAM_ID, STOCK_ID, make_env
+from utils.simulator.envs import DREAM_ID, make_env
+from utils.simulator.road import road_of
 from utils.world_model.episodes import Episode, load_rollout, record, save_rollout
+
+if TYPE_CHECKING:  # what a window needs is loaded where there is one
+    from utils.drivers.keyboard import Copilot
 
 COLUMNS = ("seed", "score", "frames", "tiles", "total_tiles")  # of the log
 MOST_EPISODES = len(seeds.ROLLOUTS["autopilot"])  # of a driver, as many as it has tracks
@@ -89,47 +94,45 @@ class Collector:
         return _record_and_save(assignment, env, driver, obs)
 
 
-def drive_by_keyboard(directory: str, episodes: int) -> Iterator[dict[str, float]]:
-    """Races that the user drives in a window, until `episodes` are saved or Esc is pressed."""
-    from utils.drivers.keyboard import Keyboard, Window
+def drive_by_keyboard(
+    directory: str, episodes: int, env_id: str, copilot: "Copilot", hand_back: float, **options: Any
+) -> Iterator[dict[str, float]]:
+    """Races that the user drives in a window, until `episodes` came to their end or Esc is pressed.
 
-    taken = {path.name for path in Path(directory).glob("keyboard_*.npz")}
-    seed = seeds.ROLLOUTS["keyboard"][0]
-    with Window() as window:
-        env = make_env(STOCK_ID, render_mode="rgb_array")
-        for _ in range(episodes):
-            while f"keyboard_{seed}.npz" in taken:
-                seed += 1
-            path = str(Path(directory) / f"keyboard_{seed}.npz")
-            assignment = Assignment(path, "keyboard", seed, {}, STOCK_ID)
-            obs, _ = env.reset(seed=seed)
-            driver = Keyboard(env, window)
-            row = _record_and_save(assignment, env, driver, obs)
-            seed += 1
-            yield row
-            if driver.quit:
-                return
-
-
-def dream_by_keyboard(episodes: int, **options: Any) -> Iterator[dict[str, float]]:
-    """Dreams that the user drives through in a window, until there were `episodes` or Esc is
-    pressed. None of them is kept: V and M learn from what is real.
+    A race is kept as far as it was driven, unless it was dreamt: V and M learn from what is real.
 
     Args:
-        options: of the dream's environment.
+        copilot, hand_back: as of the keyboard driver.
+        options: of the environment.
+
+    Yields:
+        A row for every race with a frame.
     """
     from utils.drivers.keyboard import Keyboard, Window
 
-    env = make_env(DREAM_ID, render_mode="rgb_array", **options)
+    taken = {path.name for path in Path(directory).glob("keyboard_*.npz")}
+    free = (s for s in seeds.ROLLOUTS["keyboard"] if f"keyboard_{s}.npz" not in taken)
+    roads = itertools.count() if env_id == DREAM_ID else free
+    env = make_env(env_id, **options)
     with Window() as window:
-        for seed in range(episodes):
+        driver = Keyboard(env, window, copilot, hand_back)
+        while episodes and not driver.quit:
+            seed = next(roads)
             obs, _ = env.reset(seed=seed)
-            driver = Keyboard(env, window)
+            driver.begin()
             episode = record(env, driver, obs)
-            score = float(episode.reward.astype(float).sum())
-            yield {"seed": seed, "score": score, "frames": len(episode.action)}
-            if driver.quit:
-                return
+            score, frames = float(episode.reward.astype(float).sum()), len(episode.action)
+            if frames and env_id == DREAM_ID:
+                yield {"seed": seed, "score": score, "frames": frames}
+            elif frames:
+                path = str(Path(directory) / f"keyboard_{seed}.npz")
+                assignment = Assignment(path, "keyboard", seed, {}, env_id)
+                road = road_of(env)
+                yield save(assignment, episode, road.tiles, road.total_tiles)
+            if not (driver.quit or driver.next_road):
+                episodes -= 1
+                last = bool(episode.terminated[-1]), float(episode.reward[-1])
+                driver.conclude(episode.obs[-1], score, *last)
 
 
 def _record_and_save(

@@ -72,10 +72,10 @@ class DreamCarRacing(gym.Env[np.ndarray, np.ndarray]):
         self.action_space = gym.spaces.Box(LEAST, MOST)
         self.observation_space = gym.spaces.Box(0, 255, (96, 96, 3), np.uint8)
         self.reward = 0.0  # so far, under the name that stock has for it
-        self._temperature = float(temperature)
+        self.frame = np.zeros((64, 64, 3), np.uint8)  # that V decoded
         self._vae, self._vae_header = load_vae(str(checkpoints))
         rnn, _ = load_dreaming(str(checkpoints), self._vae_header["fingerprint"])
-        self._world = World(rnn, self._temperature)
+        self._world = World(rnn, float(temperature))
         self._episodes = self._encoded(latents)
         kept = starts_path(checkpoints)
         self._kept = None if self._episodes else load_starts(kept, self._vae_header)
@@ -106,14 +106,23 @@ class DreamCarRacing(gym.Env[np.ndarray, np.ndarray]):
         )
         reward, end = float(expected), float(ended)
         self.reward += reward
-        chance = 0.5 if self._temperature == 0 else self.np_random.random()
+        chance = 0.5 if self.temperature == 0 else self.np_random.random()
         return self._seen(), reward, chance < end, False, self._info(end)
+
+    @property
+    def temperature(self) -> float:
+        """Of the frames to come; it may be changed while the dream goes on."""
+        return self._world.temperature
+
+    @temperature.setter
+    def temperature(self, temperature: float) -> None:
+        self._world.temperature = temperature
 
     def render(self) -> np.ndarray | None:
         """The decoded frame, (400, 600, 3) uint8, with render_mode="rgb_array"."""
         if self.render_mode is None:
             return None
-        return cv2.resize(self._frame, RENDERED, interpolation=cv2.INTER_CUBIC)
+        return cv2.resize(self.frame, RENDERED, interpolation=cv2.INTER_CUBIC)
 
     def _encoded(self, latents: str | Path) -> list[Path]:
         """The episodes, if they are of this V; the first speaks for the folder, as in stage 03."""
@@ -131,11 +140,11 @@ class DreamCarRacing(gym.Env[np.ndarray, np.ndarray]):
         return some_moment(latents, self.np_random)
 
     def _seen(self) -> np.ndarray:
-        (self._frame,) = decoded(self._vae, self._z.numpy())
-        return enlarge(self._frame)
+        (self.frame,) = decoded(self._vae, self._z.numpy())
+        return enlarge(self.frame)
 
     def _info(self, end_probability: float) -> dict[str, Any]:
-        return {"end_probability": end_probability, "temperature": self._temperature}
+        return {"end_probability": end_probability, "temperature": self.temperature}
 
 
 def _demand(fulfilled: bool, name: str, wants: str) -> None:

@@ -2,7 +2,8 @@
 
 action[t] was chosen on seeing obs[t]; reward[t], terminated[t] and obs[t + 1] are its outcome, so
 obs has one frame more than action. The header holds driver, seed, settings, env_id, score, frames,
-tiles and total_tiles, and the versions of the game. Stage 03 adds the latents in a folder beside.
+tiles and total_tiles, and the versions of the game. Where the driver may change, as in a window, a
+further array says who it was in every frame. Stage 03 adds the latents in a folder beside.
 """
 
 from collections.abc import Iterator
@@ -33,6 +34,11 @@ class Episode(NamedTuple):
     action: np.ndarray  # (T, 3) float32: steering -1..1, gas 0..1, brake 0..1
     reward: np.ndarray  # (T,) float32
     terminated: np.ndarray  # (T,) bool
+    by_agent: np.ndarray | None = None  # (T,) bool: who drove, where that is not always the same
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Those that there are, by name."""
+        return {name: array for name, array in self._asdict().items() if array is not None}
 
 
 class Recorder:
@@ -40,45 +46,58 @@ class Recorder:
 
     def __init__(self) -> None:
         self._frames: list[tuple[np.ndarray, np.ndarray, float, bool]] = []
+        self._by_agent: list[bool] = []
 
-    def note(self, frame: np.ndarray, action: np.ndarray, reward: float, ended: bool) -> None:
-        """What was seen, done, and gained by it; frame (64, 64, 3), action (3,)."""
+    def note(
+        self, frame: np.ndarray, action: np.ndarray, reward: float, ended: bool,
+        by_agent: bool | None = None,
+    ) -> None:  # fmt: skip
+        """What was seen, done, and gained by it; frame (64, 64, 3), action (3,).
+
+        Args:
+            by_agent: who did it, where that may change from frame to frame.
+        """
         self._frames.append((frame, action.copy(), reward, ended))
+        if by_agent is not None:
+            self._by_agent.append(by_agent)
 
     def episode(self, last: np.ndarray) -> Episode:
         """The whole of it, up to the frame that was seen last."""
-        frames, actions, rewards, ends = zip(*self._frames, strict=True)
+        frames, actions, rewards, ends = ([row[i] for row in self._frames] for i in range(4))
         return Episode(
             np.stack([*frames, last]),
-            np.array(actions, np.float32),
+            np.array(actions, np.float32).reshape(-1, 3),
             np.array(rewards, np.float32),
             np.array(ends, bool),
+            np.array(self._by_agent, bool) if self._by_agent else None,
         )
 
 
 def record(env: Any, driver: Any, obs: np.ndarray) -> Episode:
-    """Let `driver` drive the race that `env` has just reset to `obs`."""
+    """Let `driver` drive the race that `env` has just reset to `obs`, or as far as it wants to."""
     recorder, over = Recorder(), False
-    while not over:
-        frame, action = shrink(obs), driver.act(obs)
+    while not over and (action := driver.act(obs)) is not None:
+        frame = shrink(obs)
         obs, reward, terminated, truncated, _ = env.step(action)
-        recorder.note(frame, action, float(reward), terminated)
-        over = terminated or truncated or getattr(driver, "quit", False)
+        by_agent = getattr(driver, "by_agent", None)
+        recorder.note(frame, action, float(reward), terminated, by_agent)
+        over = terminated or truncated
     return recorder.episode(shrink(obs))
 
 
 def save_rollout(path: Path, episode: Episode, **header: Any) -> str:
     """Write one episode, with its length and the versions of the game; returns its fingerprint."""
     header |= {"frames": len(episode.action), "versions": game()}
-    return save_arrays(path, "rollout", episode._asdict(), **header)
+    return save_arrays(path, "rollout", episode.arrays(), **header)
 
 
 def load_rollout(path: Path) -> tuple[dict[str, Any], Episode]:
     """Read one episode back, refusing arrays that do not belong together."""
     header, arrays = load_arrays(path, "rollout")
     count = len(np.atleast_1d(arrays.get("action", 0)))
+    who = {"by_agent": ((count,), np.bool_)} if "by_agent" in arrays else {}
     demand_arrays(
-        path, "rollout", arrays,
+        path, "rollout", arrays, **who,
         obs=((count + 1, FRAME_SIZE, FRAME_SIZE, 3), np.uint8),
         action=((count, 3), np.float32),
         reward=((count,), np.float32),

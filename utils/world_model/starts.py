@@ -1,6 +1,7 @@
 """Where dreams begin: moments of real drives, each with the second before it, to warm up M."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ FRAMES = 50  # that M sees of the real drive before it dreams: a second
 MOMENTS = 64  # that ship, so that who has no data can dream: 0.4 MB
 NEWEST = 96  # drives of the agent, of which the older ones show a driver that it no longer is
 WITHOUT_TILE = 60  # frames; the next tile is never as far away on the road
+IN_MEMORY = 400  # drives: 0.1 GB
 BEFORE = (10, 150)  # frames before a failure, at which it may still be averted
 
 
@@ -56,27 +58,34 @@ class Moments:
         self, others: Sequence[Path], own: Sequence[Path], vae: dict[str, Any],
         kept: Starts | None = None,
     ) -> None:  # fmt: skip
-        self._others, self._own, self._vae = list(others), list(own)[-NEWEST:], vae
-        self._kept = kept
+        self._others, self._own, self._kept = list(others), list(own)[-NEWEST:], kept
+        self._load = lru_cache(maxsize=IN_MEMORY)(lambda path: load_of(path, vae)[1])
 
     def choose(
-        self, rng: np.random.Generator, count: int, own: float = 0.0, failing: float = 0.0
-    ) -> Starts:
+        self, rng: np.random.Generator, count: int, own: float = 0.0, failing: float = 0.0,
+        beginning: float = 0.0,
+    ) -> Starts:  # fmt: skip
         """`count` of them at random, at any frame of any drive.
 
         Args:
             own: share of them out of the agent's own drives, where there are any.
             failing: further share of them, some time before the agent came to grief.
+            beginning: further share of them, the first frame of a race of either's.
         """
-        return together([self._choose_one(rng, own, failing) for _ in range(count)])
+        shares = (failing, own, beginning)
+        return together([self._choose_one(rng, *np.cumsum(shares)) for _ in range(count)])
 
-    def _choose_one(self, rng: np.random.Generator, own: float, failing: float) -> Starts:
+    def _choose_one(
+        self, rng: np.random.Generator, failing: float, own: float, beginning: float
+    ) -> Starts:
         kind = rng.random()
-        paths = self._own if self._own and kind < own + failing else self._others
+        paths = self._own if self._own and kind < beginning else self._others
         if not paths and self._kept:
             return self._kept.take([int(rng.integers(len(self._kept.seen)))])
         path = paths[rng.integers(len(paths))]
-        _, latents = load_of(path, self._vae)
+        latents = self._load(path)
+        if own <= kind < beginning:
+            return start_at(latents, 0)
         t = int(rng.integers(len(latents.action) + 1))
         failures = _failures(latents) if paths is self._own and kind < failing else []
         if failures:

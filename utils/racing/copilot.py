@@ -1,0 +1,60 @@
+"""The agent beside a person who drives: it watches all the time, and takes the wheel when asked."""
+
+import numpy as np
+import torch
+
+from models.inference import ROWS
+from models.mdn_rnn import expected_next
+from models.vae import decoded
+from utils.drivers.keyboard import Copilot, Nobody
+from utils.pictures.cockpit import Thoughts
+from utils.racing.agent import Agent
+from utils.runtime.errors import UserError
+from utils.storage.networks import TrainedAgent, load_agent
+
+
+class AgentBeside:
+    """V, M and C in one race that somebody else may be driving.
+
+    At the wheel all the time it drives as in `utils.racing.agent.Races`, to the last bit.
+    """
+
+    why_not = ""
+
+    def __init__(self, trained: TrainedAgent) -> None:
+        self._vae, self._rnn = trained.vae, trained.rnn
+        self._parameters = trained.parameters
+        self._agent = Agent(trained.vae, trained.rnn)
+        self._actions = np.zeros((ROWS, 3), np.float32)  # only the first race exists
+
+    def begin(self) -> None:
+        """Forget the race before."""
+        self._agent.begin(0, self._parameters)
+
+    def decide(self, frame: np.ndarray) -> np.ndarray:
+        """What it would do on seeing a frame (64, 64, 3) uint8: (3,) float32."""
+        self._agent.frames[0] = frame
+        return self._agent.decide()[0]
+
+    @torch.inference_mode()
+    def thoughts(self) -> Thoughts:
+        """What it makes of the frame that it saw last."""
+        prediction = self._rnn.predict(self._agent.h[:1].unsqueeze(0))
+        z = self._agent.features[0, : self._vae.sizes["latent_dim"]]
+        redrawn, expected = decoded(
+            self._vae, np.stack([z, expected_next(prediction)[0, 0].numpy()])
+        )
+        return Thoughts(redrawn, expected, float(prediction.reward))
+
+    def remember(self, action: np.ndarray) -> None:
+        """What was done on seeing it, (3,) float32."""
+        self._actions[0] = action
+        self._agent.remember(self._actions)
+
+
+def copilot(checkpoints: str, name: str) -> Copilot:
+    """The agent whose C is called `name`; where it cannot be had, one that says why."""
+    try:
+        return AgentBeside(load_agent(checkpoints, name))
+    except UserError as error:
+        return Nobody(str(error))
