@@ -258,11 +258,12 @@ def test_page_and_package_have_the_same_constants(browser):
     browser.open(SHIPPED / "dream.html")
     found = browser.run("""
         return [FRAME, PACE_KEPT, LOST, LEAST_LOG_SIGMA, MOST_LOG_SIGMA,
-                ...RATES, RELEASE_RATE, MOST_BRAKE];
+                ...RATES, RELEASE_RATE, MOST_BRAKE, LAP, MOST_IN_A_SECOND];
     """)
     rates = (keyboard.STEER_RATE, keyboard.GAS_RATE, keyboard.BRAKE_RATE, keyboard.RELEASE_RATE)
     assert found == [
-        1000 / FPS, PACE_KEPT, LOST, *LOG_SIGMA_RANGE, *rates, keyboard.MOST_BRAKE
+        1000 / FPS, PACE_KEPT, LOST, *LOG_SIGMA_RANGE, *rates, keyboard.MOST_BRAKE, keyboard.LAP,
+        keyboard.MOST_IN_A_SECOND,
     ]  # fmt: skip
 
 
@@ -418,7 +419,7 @@ def test_a_dream_runs_at_fifty_frames_a_second_on_any_display(visitor):
         for (const [hertz, from] of [[120, 1e9], [60, 1e9 + 1000], [25, 1e9 + 2000]]) {
           const before = dream.frame;
           for (let t = 1; t <= hertz; t++) {
-            lostFor = 0;
+            overFor = 0;
             live(from + (1000 * t) / hertz);
           }
           counts.push(dream.frame - before);
@@ -456,6 +457,19 @@ def test_a_lost_road_is_called_lost_and_makes_room_for_another(browser, tmp_path
     browser.keys(("keyUp", "Up"))
 
 
+def test_a_lap_is_over_with_all_the_points_that_it_is_worth(visitor):
+    frames = visitor.browser.run("""
+        pause(false);
+        newRoad();
+        dream.return = 2000;
+        const before = road;
+        let frames = 0;
+        for (; road === before; frames++) advance();
+        return frames;
+    """)
+    assert frames == 151
+
+
 def test_points_and_ends_that_no_race_has_are_called_so(visitor):
     said = visitor.browser.run("""
         pause(false);
@@ -465,10 +479,16 @@ def test_points_and_ends_that_no_race_has_are_called_so(visitor):
         said.push(note());
         dream.return = 1001;
         said.push(note());
+        for (let t = 0; t < 100; t++) advance();
+        dream.return = 0;
+        rewards.fill(2.5);
+        dream.pace = 2.5;
+        said.push(note());
         return said;
     """)
-    for words, sentence in zip(("imagined", "likely over", "makes them up"), said, strict=True):
-        assert words in sentence
+    words = ("imagined", "likely over", "no lap is worth 1000", "no car earns 120")
+    for some, sentence in zip(words, said, strict=True):
+        assert some in sentence
 
 
 def test_who_wants_little_motion_begins_with_a_still(visitor):

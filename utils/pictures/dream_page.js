@@ -422,15 +422,16 @@ const LATE = 5 * FRAME;  // the most that a slow moment makes up for
 const RECENT = 250;  // frames of the reward's curve
 const LEAST_REWARD = -0.5, MOST_REWARD = 2.5;  // what it spans: in a good lap a frame is worth 1.5
 const WIDEST = 3;  // z's bars reach from -3 to 3
-const PATIENCE = 150;  // frames for which a lost agent looks for its road
-const MOST_POINTS = 1000;  // of a real lap; every frame costs some of them
+const PATIENCE = 150;  // frames until a road on which the agent has nothing to gain makes room
+const LAP = 1000;  // points that all the tiles of a road are worth together
+const MOST_IN_A_SECOND = 120;  // points; of real races the agent's best second has 102
 
 const $ = (id) => document.getElementById(id);
 const page = JSON.parse($("page").textContent);
 const dream = new Dream(page);
 const driver = new Driver($("picture"));
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-let paused = calm, youDrive = false, lostFor = 0;
+let paused = calm, youDrive = false, overFor = 0;
 let road = Math.floor(Math.random() * dream.starts);
 let shownFrames = 0, shownSince = 0, rate = 50;
 
@@ -570,15 +571,21 @@ function note() {
   if (paused && calm && dream.frame === 0)
     return "Paused, since your system asks for little motion. Space begins.";
   if (paused) return "Paused.";
-  if (dream.pace < LOST)
-    return youDrive
-      ? "The road is lost: M expects no more points here. Enter begins another one."
-      : "The road is lost: M expects no more points here. Another one begins in a moment.";
-  if (dream.return > MOST_POINTS)
-    return "No real lap is worth 1,000 points: from here on M makes them up.";
+  const next = youDrive ? "Enter begins another one." : "Another one begins in a moment.";
+  if (dream.pace < LOST) return "The road is lost: M expects no more points here. " + next;
+  if (dream.return > LAP)
+    return "The dream has gone astray: no lap is worth 1000 points. " + next;
+  if (inTheLastSecond() > MOST_IN_A_SECOND)
+    return "The dream has gone astray: no car earns 120 points in a second.";
   if (dream.running < 0.5)
     return "By now M thinks the race is more likely over than not. The dream goes on all the same.";
   return "The second before was a real drive. All that you see now is imagined.";
+}
+
+function inTheLastSecond() {
+  let points = 0;
+  for (let t = Math.max(0, dream.frame - 50); t < dream.frame; t++) points += rewards[t % RECENT];
+  return points;
 }
 
 function showDriver() {
@@ -596,14 +603,15 @@ function advance() {
   dream.luck.draw();
   dream.step();
   rewards[(dream.frame - 1) % RECENT] = dream.reward;
-  lostFor = dream.pace < LOST && !youDrive ? lostFor + 1 : 0;
-  if (lostFor > PATIENCE) newRoad();
+  const over = dream.pace < LOST || dream.return > LAP;
+  overFor = over && !youDrive ? overFor + 1 : 0;
+  if (overFor > PATIENCE) newRoad();
 }
 
 function newRoad() {
   road = (road + 1) % dream.starts;
   dream.begin(road);
-  lostFor = 0;
+  overFor = 0;
   paint();
   write();
 }
@@ -651,7 +659,7 @@ window.addEventListener("keydown", (event) => {
 $("pause").addEventListener("click", () => pause(!paused));
 $("road").addEventListener("click", newRoad);
 $("temperature").addEventListener("input", setTemperature);
-$("temperature").addEventListener("pointerup", () => $("temperature").blur());  // arrows drive again
+$("temperature").addEventListener("pointerup", (event) => event.target.blur());  // to drive again
 function setTemperature() {
   dream.temperature = Number($("temperature").value);
   put("temperature-now", dream.temperature.toFixed(2));

@@ -1,7 +1,8 @@
 """The page on which anybody drives in the agent's dream: one file, opened by a double click.
 
 The page is `dream_page.html` with `dream_page.js` in it; this module fills in the networks, as
-numbers of half precision. They stay exact enough: a pixel of the dream changes by a grey level.
+numbers of half precision: of the same moment a pixel changes by less than a grey level, and an
+action by 0.0004.
 """
 
 import base64
