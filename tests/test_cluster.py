@@ -1,10 +1,8 @@
-"""Workers on a Ray cluster. `.ci/run` installs Ray for the tests of this file that need it."""
+"""Workers on a Ray cluster, whose nodes are killed and joined by others."""
 
 import importlib
-import importlib.util
 import os
 import signal
-import subprocess
 import sys
 import threading
 
@@ -19,102 +17,12 @@ from test_workers import die_once, echo_large, fail, stop_once, triple, wait_unt
 from utils.evolution.dreaming import DREAMS, Dreamer
 from utils.racing import agreement
 from utils.runtime.cluster import EVERY, Cluster
-from utils.runtime.command_line import address, processes, settings
-from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.workers import OneAtATime, Workers
 
-WORKERS = cores()  # processes
-CLUSTER = ""  # of Ray
+pytest.importorskip("ray", reason="Ray is not installed (.ci/run does it)")
+
 AT_WORK = "of the cluster are at work"
-
-with_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed (.ci/run does it)"
-)
-
-
-# Without Ray
-
-
-def test_who_asks_for_no_cluster_never_loads_ray(tmp_path):
-    (tmp_path / "ray.py").write_text("raise SystemExit('Ray was loaded')")
-    script = (
-        f"import sys\nsys.path[:0] = {[str(tmp_path), str(tiny.ROOT), str(tiny.ROOT / 'tests')]}\n"
-        "import importlib, tiny\n"
-        "for name in tiny.SCRIPTS: importlib.import_module(name)\n"
-        "from test_workers import pool, triple\n"
-        "if __name__ == '__main__':\n"
-        "    with pool(2, triple) as workers: print(workers.run(range(3)), 'ray' in sys.modules)\n"
-    )
-    (tmp_path / "main.py").write_text(script)
-    command = [sys.executable, str(tmp_path / "main.py")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout == "[0, 3, 6] False\n", done.stderr
-
-
-def test_a_cluster_without_ray_is_refused_in_a_sentence(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    hook = sys.excepthook
-    with pytest.raises(UserError, match=r"--cluster.* needs Ray: .*pip install ray=="):
-        Workers(2, OneAtATime, {"function": triple}, cluster=Cluster("auto", nodes.nothing))
-    assert sys.excepthook is hook
-
-
-@pytest.mark.parametrize(
-    ("flags", "workers"),
-    [([], cores()), (["--workers", "3"], 3), (["--cluster", "auto"], EVERY),
-     (["--cluster", "head-1:6379", "--workers", str(cores())], cores())],
-)  # fmt: skip
-def test_workers_are_all_processors_unless_it_is_said_otherwise(flags, workers):
-    found = settings(globals(), flags, WORKERS=processes(), CLUSTER=address())
-    assert vars(found) == {"WORKERS": workers, "CLUSTER": flags[1] if "--cluster" in flags else ""}
-
-
-@pytest.mark.parametrize("text", ["head", "ray://head:10001", "head:", "a b:1"])
-def test_an_address_that_is_none_is_refused(text):
-    with pytest.raises(UserError, match=r"CLUSTER .*HOST:PORT, not"):
-        settings(globals(), ["--cluster", text], WORKERS=processes(), CLUSTER=address())
-
-
-def test_machines_agree_to_the_last_digit_of_a_trial_race(monkeypatch):
-    found = agreement.facts()
-    agreement.trial.cache_clear()
-    assert agreement.facts() == found
-    agreement.trial.cache_clear()
-    monkeypatch.setattr("utils.racing.agent.squash", lambda raw: np.tanh(raw) * (1 + 1e-6))
-    assert agreement.trial() != found["what a trial race comes to"]
-    agreement.trial.cache_clear()
-
-
-def test_code_that_differs_has_another_mark(tmp_path, monkeypatch):
-    (tmp_path / "models").mkdir()
-    monkeypatch.setattr(agreement, "ROOT", tmp_path)
-    marks = {agreement.code("models")}
-    for text in ("a = 1\n", "a = 2\n"):
-        (tmp_path / "models" / "a.py").write_text(text)
-        marks.add(agreement.code("models"))
-    assert len(marks) == 3
-
-
-def test_the_user_may_ask_for_float32_on_all_machines(monkeypatch):
-    monkeypatch.setenv("ARITHMETIC", "float32")
-    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: True, raising=False)
-    assert agreement.arithmetic() == "float32"
-    assert "ARITHMETIC" in agreement.cluster("auto").pass_on
-    monkeypatch.delenv("ARITHMETIC")
-    assert agreement.arithmetic() == "bfloat16"
-
-
-def test_a_folder_that_workers_write_into_has_to_be_common(tmp_path):
-    found = agreement.cluster("auto", str(tmp_path)).facts()
-    assert found[f"the folder {tmp_path}"] == "the common one"
-    for mark in tmp_path.iterdir():
-        mark.unlink()  # as on a machine that has another folder there
-    assert agreement.cluster("", str(tmp_path)).address == ""
-    assert not list(tmp_path.iterdir())
-
-
-# With Ray
 
 
 @pytest.fixture(scope="module")
@@ -137,14 +45,12 @@ def pool(cluster, function, facts=nodes.nothing, job_seconds=600.0, **constants)
     return Workers(EVERY, OneAtATime, setup, job_seconds=job_seconds, cluster=where)
 
 
-@with_ray
 def test_an_address_where_there_is_no_cluster_is_told_in_a_sentence():
     where = Cluster("127.0.0.1:9", nodes.nothing)
     with pytest.raises(UserError, match=r"^no Ray cluster is to be had at '127.0.0.1:9' .*refused"):
         Workers(2, OneAtATime, {"function": triple}, cluster=where)
 
 
-@with_ray
 def test_jobs_of_a_killed_process_are_done_again(two, tmp_path, capfd):
     before = signal.getsignal(signal.SIGTERM), sys.excepthook
     with pool(two, die_once, folder=str(tmp_path)) as workers:
@@ -155,7 +61,6 @@ def test_jobs_of_a_killed_process_are_done_again(two, tmp_path, capfd):
     assert "on node node-" in capfd.readouterr().err
 
 
-@with_ray
 def test_a_process_that_hangs_is_ended_and_its_job_done_again(two, tmp_path, capfd):
     with pool(two, stop_once, folder=str(tmp_path), job_seconds=2.0) as workers:
         assert workers.run(range(10)) == [3 * job for job in range(10)]
@@ -163,7 +68,6 @@ def test_a_process_that_hangs_is_ended_and_its_job_done_again(two, tmp_path, cap
     assert "had a job unfinished after 2 s and was ended" in capfd.readouterr().err
 
 
-@with_ray
 def test_large_jobs_and_results_and_errors_of_the_user_arrive(two):
     jobs = [np.full((1000, 1000), number, dtype=np.float32) for number in range(4)]  # 4 MB each
     with pool(two, echo_large) as workers:
@@ -173,7 +77,6 @@ def test_large_jobs_and_results_and_errors_of_the_user_arrive(two):
         workers.run(range(4))
 
 
-@with_ray
 def test_a_node_that_differs_is_left_out_by_name(cluster, capfd):
     cluster.become(1)
     cluster.add("odd-one", ODD="1.0")
@@ -185,7 +88,6 @@ def test_a_node_that_differs_is_left_out_by_name(cluster, capfd):
     cluster.kill(-1)
 
 
-@with_ray
 def test_where_no_node_fits_the_run_ends_in_a_sentence(two, tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("def facts():\n    return {'code': 1}\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -198,7 +100,6 @@ def test_where_no_node_fits_the_run_ends_in_a_sentence(two, tmp_path, monkeypatc
         workers.run(range(4))
 
 
-@with_ray
 def test_without_any_node_it_waits_says_so_and_goes_on(two, monkeypatch, capfd):
     monkeypatch.setattr("utils.runtime.cluster.WAIT_SECONDS", 0.5)
     said, joined = [], []
@@ -222,12 +123,12 @@ def test_without_any_node_it_waits_says_so_and_goes_on(two, monkeypatch, capfd):
     assert "1 node with 1 process of the cluster are at work" in capfd.readouterr().err
 
 
-@with_ray
 def test_05_leaves_the_same_files_when_a_node_is_killed_and_another_joins(two, tmp_path):
     flags = {"rounds": 1, "laps": 1, "generations": 4, "select_tracks": 0}
     local, spread = tmp_path / "local", tmp_path / "spread"
     for folder in (local, spread):
         runs.prepare(folder, 5)
+    undisturbed = runs.Run(local, 5, workers=1, **flags)
     stage = runs.Run(
         spread, 5, env={"RAY_ADDRESS": two.address}, cluster="auto", workers=1000, **flags
     )
@@ -238,11 +139,10 @@ def test_05_leaves_the_same_files_when_a_node_is_killed_and_another_joins(two, t
     assert stage.wait() == 0, stage.said
     assert stage.said.count(f"2 nodes with 2 processes {AT_WORK}") == 2
     assert ", on 2 nodes with 2 processes, 0 s left" in stage.said
-    assert runs.Run(local, 5, **flags).wait() == 0
+    assert undisturbed.wait() == 0
     assert runs.differences(local, spread) == []
 
 
-@with_ray
 def test_dreams_on_the_cluster_are_those_of_this_machine(two):
     _, rnn = tiny.networks()
     job, setup = dreams(count=2 * DREAMS // 3), {"function": Dreamer(rnn, None, 1.0)}
@@ -252,8 +152,10 @@ def test_dreams_on_the_cluster_are_those_of_this_machine(two):
         assert np.array_equal(dream_all(workers, job, job.parameters), expected)
 
 
-@with_ray
-@pytest.mark.parametrize(("number", "nodes_left"), [(signal.SIGTERM, 2), (signal.SIGINT, 0)])
+@pytest.mark.parametrize(
+    ("number", "nodes_left"),
+    [(signal.SIGTERM, 2), pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow)],
+)
 def test_a_stage_is_stopped_as_always_while_it_drives_or_waits(two, tmp_path, number, nodes_left):
     runs.prepare(tmp_path / "stage", 5)
     stage = runs.Run(tmp_path / "stage", 5, cluster=two.address, workers=1000, laps=2000)
