@@ -57,8 +57,10 @@ class View:
         picture[:] = 0
         _fill(picture, projected(FIELD), race.bg_color)
         reach = math.hypot(width / 2, CAR * height) / scale + LARGEST
-        near = (np.abs(self._corners[:, 0] - position) < reach).all(1).nonzero()[0]
-        for i, corners in zip(near.tolist(), projected(self._corners[near]), strict=True):
+        near = np.flatnonzero((np.abs(self._corners[:, 0] - position) < reach).all(1))
+        polygons = projected(self._corners[near])
+        in_sight = ((polygons.max(1) > 0) & (polygons.min(1) < (width, height))).all(1)
+        for i, corners in zip(near[in_sight].tolist(), polygons[in_sight], strict=True):
             road = i - len(GRASS)
             _fill(picture, corners, race.grass_color if road < 0 else race.road_poly[road][1])
         for mark in race.car.particles:
