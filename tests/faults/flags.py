@@ -23,6 +23,9 @@ NONSENSE = [
     (4, {"length": 1.5}), (5, {"population": 5}), (5, {"start": "scratch"}),
     (5, {"name": "../up"}), (5, {"sigma": 0}), (5, {"tracks": 0}), (5, {"select_tracks": 10**6}),
     (5, {"env_id": "DreamCarRacing-v0"}), (6, {"temperature": 11}),
+    (1, {"hand_back": -1}), (1, {"agent_episodes": -1}), (4, {"drives": -1}), (4, {"noise": 2}),
+    (5, {"world": "moon"}), (5, {"beginning": 2}), (5, {"starts": 0}), (6, {"measure": "c"}),
+    (6, {"blind": "deaf"}), *((n, {"cluster": "no host:1"}) for n in (1, 5, 6)),
     (6, {"episodes": 0}), (6, {"driver": "nobody"}), (6, {"film": "up/there.mp4"}),
     (6, {"controller": "no/name"}), (6, {"first_seed": -1}), (6, {"seed": 1}),
 ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""What is looked at: films and plots, drawn from plain numbers and frames.
+"""What is looked at: films, plots, the window of who drives and the page of the dream, drawn from
+plain numbers and frames.
 
 Nothing is computed here that a stage would need.
 """
