@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from benchmark.measuring import AT_MOST, BARS, Rates
 
 FOLDER = Path(__file__).with_name("benchmark")
@@ -24,6 +25,7 @@ PROMISED = {
 }
 
 
+@pytest.mark.slow
 def test_quick_run(tmp_path):
     report, picture = tmp_path / "figures.json", tmp_path / "frames.png"
     done = subprocess.run(

@@ -86,8 +86,7 @@ def test_killed_in_any_stage_of_any_round_the_loop_ends_where_it_would_have(home
 
     deaths = [  # the calls are counted from the loop's first round each time
         (Search, "save", 2), (own_drives, "save", 2), (latents, "save_arrays", 1),
-        (Training, "end_epoch", 1), (Search, "save", 4), (own_drives, "save", 1),
-        (latents, "save_arrays", 2), (Training, "end_epoch", 1),
+        (Training, "end_epoch", 1), (Search, "save", 4), (Training, "end_epoch", 1),
     ]  # fmt: skip
     for owner, name, call in deaths:
         with monkeypatch.context() as patch:

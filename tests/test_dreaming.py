@@ -192,15 +192,6 @@ def test_many_duels_are_the_same_whatever_the_workers():
     assert len(np.unique(expected)) > count
 
 
-@pytest.mark.parametrize("chance", [0.0, 0.25])
-def test_a_dream_that_goes_on_is_worth_more(chance):
-    _, rnn = tiny.networks()
-    rnn.outcome.weight.zero_()
-    rnn.outcome.bias[:] = torch.tensor([2.0, math.log(chance / (1 - chance)) if chance else -100])
-    less, more = Dreamer(rnn, None, 1.0)(dreams()), Dreamer(rnn, None, 1.0, onward=3.0)(dreams())
-    assert more == pytest.approx(less * (1 + 3 * (1 - chance) ** HORIZON), rel=1e-4)
-
-
 def test_luck_is_shared_by_all_candidates_and_differs_between_starts():
     _, rnn = tiny.networks()
     one = start_at(drive(120), 60)

@@ -82,7 +82,9 @@ def test_a_handler_forgets_the_races_before():
     assert facts(first) == facts(last)
 
 
-@pytest.mark.parametrize(("workers", "threads"), [(0, 1), (0, 2), (1, 1), (2, 1)])
+@pytest.mark.parametrize(("workers", "threads"), [
+    (0, 1), pytest.param(0, 2, marks=pytest.mark.slow), (1, 1), (2, 1),
+])  # fmt: skip
 def test_the_number_of_workers_does_not_matter(reference, workers, threads):
     vae, rnn = tiny.networks()
     setup = {"env_id": FAST_ID, "vae": vae, "rnn": rnn}

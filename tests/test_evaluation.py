@@ -169,6 +169,7 @@ def test_the_film_pictures_z_and_what_m_expects_next(agent, lap, monkeypatch):
     assert np.allclose(pictured[0], wanted, atol=0.02 * np.abs(wanted).max(1, keepdims=True))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_film_looks_as_seldom_as_the_race_did(agent, monkeypatch):
     monkeypatch.setattr(evaluation, "write_video", lambda path, film, moving: list(film))

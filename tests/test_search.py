@@ -49,6 +49,7 @@ class Hill:
     """Workers whose races score by the parameters (6,) and the track, without a car."""
 
     cpu_seconds = 0.0
+    where = ""
 
     def __init__(self, selection=None, stop_in=None):
         self.runs = []
@@ -531,6 +532,7 @@ FLAGS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_a_run_killed_in_the_middle_of_a_generation_ends_where_an_unkilled_one_ends(
     tmp_path, monkeypatch

@@ -1,5 +1,6 @@
 """What the repository ships: the trained agent, its results, and a README that is true of them."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -12,13 +13,13 @@ from utils.racing.evaluation import load_report
 from utils.racing.race import Race
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
-from utils.storage.networks import load_agent
+from utils.storage.networks import load_agent, load_dreaming
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = sorted(
     path
     for path in (ROOT / "checkpoints").glob("**/results/*.json")
-    if path.stem != "latest"  # the user's own
+    if path.stem not in ("latest", "m")  # the user's own, and what M is worth
 )
 
 
@@ -45,6 +46,14 @@ def test_the_shipped_report_is_of_the_shipped_agent():
     assert {name: report[name] for name in origin} == origin
     assert report["env_id"] == "CarRacing-v3"
     assert [episode["seed"] for episode in report["per_episode"]] == list(seeds.REPORT)
+
+
+def test_the_shipped_figures_on_m_are_of_the_shipped_dreams():
+    checkpoints = str(ROOT / "checkpoints")
+    origin = load_agent(checkpoints).origin
+    report = json.loads((ROOT / "checkpoints" / "results" / "m.json").read_text())
+    assert {name: report[name] for name in origin} == origin
+    assert report["dreaming_rnn"] == load_dreaming(checkpoints, origin["vae"])[1]["fingerprint"]
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)

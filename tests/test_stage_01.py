@@ -164,6 +164,7 @@ def test_01_lets_draws_of_the_distribution_drive_every_other_race(project):
     assert c != draw != another != c
 
 
+@pytest.mark.slow
 def test_01_keeps_what_the_agent_drove_before_its_search_went_on(project):
     tiny.stage(1, **OWN | {"agent_episodes": 2})
     before = contents(project / "data" / "dream")

@@ -173,6 +173,7 @@ def test_04_goes_on_with_the_agent_s_drives_as_a_second_m(with_own_drives):
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_04_killed_with_the_agent_s_drives_ends_where_an_undisturbed_one_ends(
     with_own_drives, monkeypatch
 ):

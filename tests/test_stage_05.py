@@ -84,6 +84,7 @@ def test_05_resumes_and_says_so(project):
     assert [row["generation"] for row in after] == [0, 1, 2, 2, 3]
 
 
+@pytest.mark.slow
 def test_05_goes_on_with_a_larger_population_in_duels(project):
     larger = FLAGS[5] | {"generations": 3, "population": 8, "tracks": 2, "fitness": "duels"}
     tiny.stage(5, **larger)
@@ -117,6 +118,7 @@ def test_05_drives_as_its_constants_say(project, planned):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_05_goes_on_by_the_plan_that_it_has(project):
     """Nothing but the number of generations has to be said again; what differs is said."""
     tiny.stage(5, **FLAGS[5] | TWO | {"name": "two", "generations": 1})
