@@ -24,7 +24,7 @@ from gymnasium.envs.box2d.car_racing import (
 )
 from gymnasium.error import InvalidAction
 
-from utils.simulator.car_sprites import draw_car, draw_zooming_car
+from utils.simulator.car_sprites import draw_car, draw_zooming_car, wheel_tables
 from utils.simulator.dashboard import draw_dashboard
 from utils.simulator.track_canvas import FRAME_H, TrackCanvas
 
@@ -179,6 +179,7 @@ class FastCarRacing(CarRacing):
         self.touched.clear()
         self.to_repaint.clear()
         self.canvas.paint(self.road_poly, self.bg_color, self.grass_color)
+        wheel_tables()  # takes a second, once; not while somebody already drives
         if self.render_mode == "human":
             self.render()
         return self.step(None)[0], {}
