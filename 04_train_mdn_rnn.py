@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.mdn_rnn import MDNRNN
+from models.vae import sample
 from utils.runtime.command_line import folder, number, processes, seed, settings, whole
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
@@ -200,8 +201,7 @@ def _losses(
     """The loss of each chunk of a batch of episodes, the memory carried from chunk to chunk."""
     state = None
     for mu, logvar, *outcome in chunks(group, length):
-        z = mu + noise * (0.5 * logvar).exp() * torch.randn_like(mu)
-        loss, parts, state = rnn.loss(z, *outcome, state)
+        loss, parts, state = rnn.loss(sample(mu, logvar, noise), *outcome, state)
         yield loss, parts
 
 

@@ -35,7 +35,7 @@ from models.mdn_rnn import MDNRNN
 from utils.evolution.cma_es import SMALLEST_POPULATION, Evolution
 from utils.evolution.curriculum import choose_tracks, remembered
 from utils.evolution.dreaming import DREAMS, Dreamer, dream
-from utils.evolution.fitness import FITNESSES, PAIRED
+from utils.evolution.fitness import FITNESSES
 from utils.evolution.fitness import of_dreams as fitness_of_dreams
 from utils.evolution.history import of_candidates, of_dreams, of_selection
 from utils.evolution.imitation import imitate
@@ -63,7 +63,7 @@ from utils.simulator import seeds
 from utils.simulator.envs import DREAM_ID, ENV_IDS, MAX_FRAMES
 from utils.storage import artifacts
 from utils.storage.artifacts import demand_writable, sweep
-from utils.storage.networks import load_dreaming, load_rnn, load_vae
+from utils.storage.networks import load_rnn, load_second_rnn, load_vae
 from utils.world_model.starts import Moments, load_starts, starts_path
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
@@ -178,7 +178,7 @@ def evolve(
         candidates = evolution.ask(plan.least_sigma, plan.most_sigma)  # in standardised features
         mean = scale.plain(evolution.mean)
 
-        groups = evolution.pairs if plan.fitness in PAIRED else [range(plan.population)]
+        groups = plan.groups(evolution)
         tracks, scouted = choose_tracks(plan, groups, generation, search.driven)
         due = generation % plan.select_every == 0 and search.measured_at != generation
         *laps, scouts, selection = drive(
@@ -214,7 +214,7 @@ def evolve_in_dream(
     while (generation := evolution.generation) < generations:
         meter = Meter(workers)
         candidates = evolution.ask(plan.least_sigma, plan.most_sigma)
-        groups = evolution.pairs if plan.fitness in PAIRED else [range(plan.population)]
+        groups = plan.groups(evolution)
         count = plan.starts * len(groups)
         choice, *luck = [(evolution.seed, generation, i) for i in range(1, count + 2)]
         starts = moments.choose(
@@ -247,11 +247,10 @@ def measure(
 def _dream(
     s: SimpleNamespace, vae: dict[str, Any], rnn: dict[str, Any]
 ) -> tuple[MDNRNN | None, Moments]:
-    dreaming, header = load_dreaming(s.CHECKPOINTS, vae["fingerprint"])
-    other = dreaming if header["fingerprint"] != rnn["fingerprint"] else None
+    dreaming, _ = load_second_rnn(s.CHECKPOINTS, vae["fingerprint"], rnn["fingerprint"])
     others, own = artifacts.files(s.LATENTS), artifacts.files(s.OWN_LATENTS)
     kept = None if others else load_starts(starts_path(s.CHECKPOINTS), vae)
-    return other, Moments(others, own, vae, kept)
+    return dreaming, Moments(others, own, vae, kept)
 
 
 def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace:

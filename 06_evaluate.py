@@ -57,7 +57,13 @@ from utils.runtime.timing import Meter
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
 from utils.storage.artifacts import demand_writable, sweep
-from utils.storage.networks import TrainedAgent, load_agent, load_dreaming, load_vae
+from utils.storage.networks import (
+    TrainedAgent,
+    load_agent,
+    load_dreaming,
+    load_second_rnn,
+    load_vae,
+)
 from utils.world_model.episodes import episodes
 from utils.world_model.latents import load_of
 from utils.world_model.starts import load_starts, starts_path
@@ -166,8 +172,7 @@ def dream_page(page: Path, s, agent: TrainedAgent) -> None:
     """The page on which anybody drives in the agent's dream."""
     try:
         _, vae = load_vae(s.CHECKPOINTS)
-        rnn, header = load_dreaming(s.CHECKPOINTS, vae["fingerprint"])
-        dreaming = rnn if header["fingerprint"] != agent.origin["rnn"] else None
+        dreaming, _ = load_second_rnn(s.CHECKPOINTS, agent.origin["vae"], agent.origin["rnn"])
         starts = load_starts(starts_path(s.CHECKPOINTS), vae)
         write_page(page, agent, dreaming, starts, s.CONTROLLER)
     except (OSError, UserError) as error:
@@ -183,8 +188,7 @@ def measure(s) -> None:
     sweep(report.parent)
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER)
     _, vae = load_vae(s.CHECKPOINTS)
-    rnn, header = load_dreaming(s.CHECKPOINTS, vae["fingerprint"])
-    dreaming = rnn if header["fingerprint"] != agent.origin["rnn"] else None
+    dreaming, header = load_second_rnn(s.CHECKPOINTS, agent.origin["vae"], agent.origin["rnn"])
     _, paths = split(episodes(s.LATENTS, "latents"))
     unseen = [load_of(path, vae)[1] for path in paths]
     made_from = {**agent.origin, "dreaming_rnn": header["fingerprint"]}

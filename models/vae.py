@@ -75,9 +75,9 @@ class VAE(nn.Module):
         return loss, {"reconstruction": reconstruction, "kl": kl.mean()}
 
 
-def sample(mu: Tensor, logvar: Tensor) -> Tensor:
-    """z ~ N(mu, exp(logvar)), by the reparametrisation trick."""
-    return mu + torch.randn_like(mu) * (0.5 * logvar).exp()
+def sample(mu: Tensor, logvar: Tensor, noise: float = 1.0) -> Tensor:
+    """z ~ N(mu, noise² exp(logvar)), by the reparametrisation trick."""
+    return mu + torch.randn_like(mu) * (noise * (0.5 * logvar).exp())
 
 
 def to_floats(frames: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from utils.world_model.starts import Starts, warm_up
 
 DREAMS = 512  # dreams advanced at once in one process, whoever they belong to
 PACE_KEPT = 0.95  # of the average reward in each frame, so that it looks back 20 frames
-WARMED = 64  # memories warmed up at once
 LOST = 0.15  # points a frame; below it a dream is over, as a race is without a new tile
+WARMED = 64  # memories warmed up at once
 
 Seed = tuple[int, ...]
 

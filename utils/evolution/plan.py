@@ -5,7 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from models.inference import arithmetic
-from utils.evolution.fitness import PAIRED
+from utils.evolution.cma_es import Evolution
+from utils.evolution.fitness import PAIRED, Groups
 from utils.runtime.errors import UserError
 from utils.simulator import seeds
 
@@ -46,6 +47,10 @@ class Plan:
     def settings(self) -> dict[str, Any]:
         """The same by the names of stage 05's constants."""
         return {name.upper(): value for name, value in asdict(self).items()}
+
+    def groups(self, evolution: Evolution) -> Groups:
+        """Which candidates are judged side by side, in the same races or dreams."""
+        return evolution.pairs if self.fitness in PAIRED else [range(self.population)]
 
     def _demand_possible(self, start: str) -> None:
         paired = self.fitness in PAIRED

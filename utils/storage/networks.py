@@ -72,6 +72,14 @@ def load_dreaming(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[
     return _load_rnn(path if path.exists() else rnn_path(checkpoints), vae_fingerprint)
 
 
+def load_second_rnn(
+    checkpoints: str, vae: str, rnn: str
+) -> tuple[MDNRNN | None, dict[str, Any]]:
+    """The same, but no M where it is the one whose h C reads, which has the fingerprint `rnn`."""
+    dreaming, header = load_dreaming(checkpoints, vae)
+    return dreaming if header["fingerprint"] != rnn else None, header
+
+
 def _load_rnn(path: Path, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
     rnn, header = _load_network(path, "M", MDNRNN)
     if header["made_from"].get("vae") != vae_fingerprint:
