@@ -1,7 +1,7 @@
 """Stage 05: find C, the linear map from [z, h] to steering, gas and brake.
 
-It is fitted to the autopilot's advice, or begins as zeros; then it is evolved, on the track or in
-what M dreams.
+It begins as zeros and is evolved: on the track, where nobody shows it how, or in what M dreams. Or
+it is first fitted to an autopilot's advice.
 
 Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt
          for the dream: checkpoints/mdn_rnn_dream.pt, the M that has seen the agent's own drives, or
@@ -12,9 +12,8 @@ Writes   checkpoints/NAME.pt, the best mean of the search distribution so far
          data/imitation/NAME/*.npz (finished rounds of the imitation)
 Time     about 30 minutes on two cores
 Run      python 05_train_controller.py
-         python 05_train_controller.py --start zeros --sigma 0.1 --name zeros --fitness duels
-         --population 144 --tracks 2 --replayed 1 --generations 66    (no teacher)
-         ... --name zeros --most-sigma 0.1 --generations 200   (goes on, once its mean stands still)
+         python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --fitness score
+         --population 48 --tracks 12 --replayed 0 --generations 12    (with a teacher, 30 minutes)
 
 Stopped, it goes on from the last finished generation when run again; with more GENERATIONS, from
 where it ended. The constants below are for a new search: one that goes on keeps its own settings,
@@ -40,6 +39,7 @@ from utils.evolution.fitness import of_dreams as fitness_of_dreams
 from utils.evolution.history import of_candidates, of_dreams, of_selection
 from utils.evolution.imitation import imitate
 from utils.evolution.plan import Plan
+from utils.evolution.schedule import scheduled
 from utils.evolution.search import Files, Search, found_at
 from utils.racing.agent import Races, drive
 from utils.racing.agreement import cluster
@@ -67,19 +67,19 @@ from utils.storage.networks import load_rnn, load_second_rnn, load_vae
 from utils.world_model.starts import Moments, load_starts, starts_path
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
-START = "imitation"  # "zeros" is the paper's; "imitation" first copies the autopilot
+START = "zeros"  # as in the paper: nobody shows C how; "imitation" first copies the autopilot
 WORLD = "track"  # where the candidates drive; in the "dream" of M it takes a thirtieth of the time
 FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is worth
-GENERATIONS = 12  # more go on from where the last run ended
-POPULATION = 48  # candidates a generation; may be raised as it converges
-TRACKS = 12  # races of each candidate, the same for all unless they duel; may be raised, too
-REPLAYED = 0  # of them repeat tracks that went badly of late; 1 of 2 for a C from zeros
+GENERATIONS = 60  # more go on from where the last run ended; 12 after an imitation
+POPULATION = 144  # candidates a generation; 48 after an imitation
+TRACKS = 2  # races of each candidate, one as long as few laps are complete; 12 without duels
+REPLAYED = 1  # of them repeat tracks that went badly of late
 SCOUTED = 0  # extra new tracks that only the mean drives, to find bad ones
-SIGMA = 0.002  # first step size in standardised features; 0.1 from zeros, 0.01 wrecks an imitation
+SIGMA = 0.1  # first step size in standardised features; 0.01 wrecks an imitation, 0.002 does not
 LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tracks
-MOST_SIGMA = 0.2  # a wider population from zeros is mostly wrecks; 0.1 once its mean stands still
+MOST_SIGMA = 0.2  # a wider population is mostly wrecks; halved whenever the mean stands still
 MEAN_RATE = 0.5  # share of the proposed step taken; half-steps average the tracks' luck out
-FITNESS = "score"  # mean of a candidate; "duels" with its mirror image, for a C from zeros
+FITNESS = "duels"  # of a candidate with its mirror image; "score" ranks all, after an imitation
 PATIENCE = 100  # frames without a new tile after which a candidate's race is given up
 STARTS = 16  # dreams of each candidate, from moments of real drives; 8 where pairs have their own
 HORIZON = 250  # frames of each: five seconds
@@ -174,12 +174,12 @@ def evolve(
     """CMA-ES: ask for candidates, let them drive, judge them, tell the outcome, keep the best."""
     evolution, clock = search.evolution, Clock(search.evolution.generation, generations)
     while (generation := evolution.generation) < generations:
-        meter = Meter(workers)
-        candidates = evolution.ask(plan.least_sigma, plan.most_sigma)  # in standardised features
+        meter, now = Meter(workers), scheduled(plan, search.history)
+        candidates = evolution.ask(now.least_sigma, now.most_sigma)  # in standardised features
         mean = scale.plain(evolution.mean)
 
-        groups = plan.groups(evolution)
-        tracks, scouted = choose_tracks(plan, groups, generation, search.driven)
+        groups = now.groups(evolution)
+        tracks, scouted = choose_tracks(now, groups, generation, search.driven)
         due = generation % plan.select_every == 0 and search.measured_at != generation
         *laps, scouts, selection = drive(
             workers, f"generation {generation}",
@@ -199,7 +199,7 @@ def evolve(
         search.driven = remembered(search.driven, generation, driven)
         if search.best_score is None:  # nothing was ever measured: the latest mean has to do
             search.keep(scale.plain(evolution.mean))
-        came_to = of_candidates(plan, generation, laps) | of_selection(selection)
+        came_to = of_candidates(now, generation, laps) | of_selection(selection)
         said = search.note(generation, [*driven, *selection], meter, came_to)
         search.save(files)
         print(f"{said}{workers.where}, {clock.left(generation + 1)} left", flush=True)

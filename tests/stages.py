@@ -20,7 +20,7 @@ FLAGS = {
     3: {"workers": 0},
     4: {"hidden": tiny.HIDDEN, "mixtures": 2, "epochs": 2, "length": 50, "workers": 0,
         "threads": 1},
-    5: {"start": "zeros", "generations": 2, "population": 6, "tracks": 1, "sigma": 0.1,
+    5: {"generations": 2, "population": 6, "tracks": 1, "replayed": 0, "fitness": "score",
         "select_tracks": 1, "select_every": 1, "patience": 30, "workers": 0},
     6: {"episodes": 2, "first_seed": 6, "controller": "straight_on", "workers": 0},
 }  # fmt: skip

@@ -12,13 +12,14 @@ from utils.simulator import seeds
 
 COLUMNS = (
     "generation",
+    "plan",  # the number of the plan in the state by which it was run: 0 is the first
     "population",
     "tracks",  # races of each candidate
     "replayed",  # of them on tracks that were driven before; left out of mean, best and laps
     "scouted",  # further new tracks that the mean alone drove
     "duels",  # 1 where they decided between the candidates, 0 where the mean score did
     "least_sigma",
-    "most_sigma",
+    "most_sigma",  # as the schedule has it
     "mean_rate",
     "frames",  # really driven since the search began
     "dreamt",  # frames likewise
@@ -30,6 +31,7 @@ COLUMNS = (
     "select_mean",  # of the distribution's mean on the selection seeds, where it was measured
     "select_sd",
     "laps",  # share of complete ones: on the selection tracks, if measured, or else of candidates
+    "candidate_laps",  # the same of the candidates in any case
     "sigma",  # as the generation leaves it; the plan's limits cut it before the next is drawn
     "core_hours",  # since the search began
     "seconds",  # of this row
@@ -47,13 +49,15 @@ def of_candidates(plan: Plan, generation: int, laps: Laps) -> Row:
     own = seeds.evolution(generation)
     new = [[lap for lap in row if lap.seed in own] for row in laps]
     scores = mean_score(new)
+    complete = float(np.mean([lap.complete for row in new for lap in row]))
     return {
         **{name: value for name, value in asdict(plan).items() if name in OF_TRACKS},
         "replayed": plan.tracks - min(map(len, new)),
         "duels": int(plan.fitness == "duels"),
         "mean": float(scores.mean()),
         "best": float(scores.max()),
-        "laps": float(np.mean([lap.complete for row in new for lap in row])),
+        "laps": complete,
+        "candidate_laps": complete,
     }
 
 

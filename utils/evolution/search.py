@@ -182,6 +182,7 @@ class Search:
         driven, dreamt = sum(lap.frames for lap in laps), self.dreamt
         row: Row = {
             "generation": generation,
+            "plan": len(self.plans) - 1,
             "frames": before["frames"] + driven,
             "dreamt": dreamt,
             "sigma": self.evolution.sigma,

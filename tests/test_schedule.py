@@ -1,0 +1,69 @@
+"""What changes by itself as a search gets on."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from utils.evolution.plan import Plan
+from utils.evolution.schedule import halvings, races, scheduled
+
+SETTINGS = {
+    "WORLD": "track", "POPULATION": 8, "TRACKS": 3, "REPLAYED": 2, "SCOUTED": 0, "PATIENCE": 100,
+    "LEAST_SIGMA": 0.03, "MOST_SIGMA": 0.2, "MEAN_RATE": 0.5, "FITNESS": "duels", "STARTS": 16,
+    "HORIZON": 250, "TEMPERATURE": 1.0, "OWN": 0.3, "FAILING": 0.3, "BEGINNING": 0.2,
+    "AVERAGED": 10, "SELECT_TRACKS": 200, "SELECT_EVERY": 4, "START": "zeros",
+}  # fmt: skip
+
+
+def plan(**others):
+    return Plan.of(SimpleNamespace(**SETTINGS | others))
+
+
+def measured(*scores):
+    return [{"select_mean": score} for score in scores]
+
+
+def test_beginners_race_on_one_new_track():
+    assert races(plan(), []) == (1, 0)
+    assert races(plan(), [{"candidate_laps": 0.1}, {"candidate_laps": 0.24}]) == (1, 0)
+    assert races(plan(), [{"candidate_laps": 0.25}]) == (3, 2)
+
+
+def test_who_was_skilled_once_is_no_beginner_again():
+    assert races(plan(), [{"candidate_laps": 0.3}, {"candidate_laps": 0.1}]) == (3, 2)
+
+
+def test_candidates_that_all_drive_the_same_tracks_need_all_of_them():
+    assert races(plan(FITNESS="score", REPLAYED=0), []) == (3, 0)
+
+
+@pytest.mark.parametrize(("scores", "count"), [
+    ((), 0),
+    ((-40, 300, 500, 700), 0),
+    ((900, 900.9), 0),  # once without a gain
+    ((900, 900.9, 900.5), 1),
+    ((900, 900.9, 901.1, 901.5), 0),  # small gains that come to one together
+    ((900, 900, 900, 900), 1),  # the narrower one has its chance, too
+    ((900, 900, 900, 900, 900), 2),
+    ((900, 850, 840, 910, 905, 905), 2),
+])  # fmt: skip
+def test_the_widest_sigma_is_halved_when_the_mean_stands_still(scores, count):
+    assert halvings(measured(*scores)) == count
+
+
+def test_rows_without_a_measurement_say_nothing_about_the_mean():
+    rows = [{"mean": 1.0}, *measured(900), {"mean": 2.0}, {"mean": 3.0}, {"mean": 4.0}]
+    assert halvings(rows) == 0
+
+
+def test_a_plan_narrows_down_to_its_least_sigma():
+    assert scheduled(plan(), []).most_sigma == 0.2
+    assert scheduled(plan(), measured(900, 900, 900)).most_sigma == 0.1
+    assert scheduled(plan(), measured(*[900] * 20)).most_sigma == 0.03
+
+
+def test_nothing_else_changes_and_nothing_at_all_in_the_dream():
+    still = [{"candidate_laps": 0.5}, *measured(900)]
+    assert scheduled(plan(), still) == plan()
+    dreamt = plan(WORLD="dream")
+    assert scheduled(dreamt, measured(900, 900, 900)) == dreamt
