@@ -59,10 +59,11 @@ SEED = 1  # of the initial weights, the shuffles and every draw of z
 WORKERS = cores()  # threads that read the latents
 THREADS = cores()  # processor cores for the network
 DRIVES = 0  # so many of the agent's own teach a second M, in which C learns; 0 trains M itself
-OWN_EPOCHS = 2  # of that, over the newest drives and the next two
-OLD = 100  # episodes of LATENTS ...
+OWN_EPOCHS = 8  # of that, over the newest drives and the next two
+OWN_LENGTH = 32  # frames through which its gradient flows back: shorter chunks, more steps
+OLD = 24  # episodes of LATENTS ...
 EARLIER = 100  # ... and earlier drives of the agent, lest it forgets them
-OWN_RATE = 7e-4  # its learning rate, which falls likewise
+OWN_RATE = 1e-3  # its learning rate, which falls likewise
 LATENTS = "data/latents"  # what to learn from
 OWN_LATENTS = "data/dream/latents"  # the agent's own drives
 ROLLOUTS = "data/rollouts"  # the same episodes as frames
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         NOISE=number(0, 1), LENGTH=whole(1), LEARNING_RATE=number(0, 1), CLIP=number(0),
         TEMPERATURE=number(0, 10),
         SEED=seed(), WORKERS=processes(), THREADS=processes(1), LATENTS=folder(),
-        DRIVES=whole(), OWN_EPOCHS=whole(1), OLD=whole(), EARLIER=whole(), OWN_RATE=number(0, 1),
+        DRIVES=whole(), OWN_EPOCHS=whole(1), OWN_LENGTH=whole(1), OLD=whole(), EARLIER=whole(), OWN_RATE=number(0, 1),
         OWN_LATENTS=folder(), ROLLOUTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
     if s.DRIVES:
@@ -114,8 +115,9 @@ def main(argv: list[str] | None = None) -> None:
     optimizer = torch.optim.Adam(rnn.parameters(), s.LEARNING_RATE, fused=True)
     training = Training(rnn, optimizer, target, made_from, s.EPOCHS, title="M: what comes next")
 
-    fit(rnn, training, train, validation, s, s.LEARNING_RATE)
-    measure_features(rnn, measured)
+    fit(rnn, training, train, validation, s, s.LEARNING_RATE, s.LENGTH)
+    torch.manual_seed(s.SEED)
+    measure_features(rnn, measured, s.NOISE)
     keep_starts(starts, encoded[::20], vae_header, s.SEED)
     save_network(target, "M", rnn, made_from, film, *([] if training.history else training.curves))
     if dream_film(film, vae, rnn, encoded[::20], s.TEMPERATURE):
@@ -150,7 +152,7 @@ def go_on(s: SimpleNamespace) -> None:
         for paths in rehearsal(rng, others, s.OLD, own, known, s.EARLIER)
     )
     constants = (
-        "NOISE", "BATCH", "LENGTH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_RATE"
+        "NOISE", "BATCH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_LENGTH", "OWN_RATE"
     )  # fmt: skip
     made_from = {"vae": vae["fingerprint"], "former": former["fingerprint"], "drives": s.DRIVES}
     made_from |= {name: getattr(s, name) for name in constants}
@@ -160,7 +162,7 @@ def go_on(s: SimpleNamespace) -> None:
         rnn, optimizer, target, made_from, s.OWN_EPOCHS, "M, with the agent's own drives",
         former.get("history", []),
     )  # fmt: skip
-    fit(rnn, training, train, validation, s, s.OWN_RATE)
+    fit(rnn, training, train, validation, s, s.OWN_RATE, s.OWN_LENGTH)
     save_network(target, "M", rnn, made_from, history=training.history)
     training.finish()
     print(f"{target} knows {s.DRIVES} drives of the agent; next: python 05_train_controller.py")
@@ -168,7 +170,7 @@ def go_on(s: SimpleNamespace) -> None:
 
 def fit(
     rnn: MDNRNN, training: Training, train: list[Latents], validation: list[Latents],
-    s: SimpleNamespace, highest: float,
+    s: SimpleNamespace, highest: float, length: int,
 ) -> None:  # fmt: skip
     """Every episode once an epoch, in random batches, by truncated backpropagation through time."""
     optimizer = training.optimizer
@@ -177,7 +179,7 @@ def fit(
         start = time.monotonic()
         groups = batches(train, s.BATCH, np.random.default_rng((s.SEED, epoch)))
         for i, group in enumerate(groups):
-            for loss, parts in _losses(rnn, group, s.LENGTH, s.NOISE):
+            for loss, parts in _losses(rnn, group, length, s.NOISE):
                 training.note(loss, parts)
                 for parameters in optimizer.param_groups:
                     parameters["lr"] = learning_rate(highest, training.progress(i / len(groups)))
@@ -189,7 +191,7 @@ def fit(
         found = averages(
             losses
             for group in batches(validation, s.BATCH, np.random.default_rng(s.SEED))
-            for losses in _losses(rnn, group, s.LENGTH, s.NOISE)
+            for losses in _losses(rnn, group, length, s.NOISE)
         )
         bar.set_postfix({name: f"{value:.3f}" for name, value in found.items()})
         training.end_epoch(found, time.monotonic() - start)

@@ -29,21 +29,16 @@ from typing import Any
 import numpy as np
 
 from models.controller import FeatureScale, parameter_count
-from models.inference import ROWS
-from models.mdn_rnn import MDNRNN
 from utils.evolution.cma_es import SMALLEST_POPULATION, Evolution
-from utils.evolution.curriculum import choose_tracks, remembered
-from utils.evolution.dreaming import DREAMS, Dreamer, dream
+from utils.evolution.dreaming import DREAMS
 from utils.evolution.fitness import FITNESSES
-from utils.evolution.fitness import of_dreams as fitness_of_dreams
-from utils.evolution.history import of_candidates, of_dreams, of_selection
+from utils.evolution.history import of_selection
 from utils.evolution.imitation import imitate
 from utils.evolution.plan import Plan
 from utils.evolution.schedule import scheduled
 from utils.evolution.search import Files, Search, found_at
-from utils.racing.agent import Races, drive
+from utils.evolution.worlds import Track, World, in_the_dream, on_the_track
 from utils.racing.agreement import cluster
-from utils.racing.race import Race
 from utils.runtime.command_line import (
     address,
     choice,
@@ -58,13 +53,11 @@ from utils.runtime.command_line import (
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock, Meter
-from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator import seeds
 from utils.simulator.envs import DREAM_ID, ENV_IDS, MAX_FRAMES
-from utils.storage import artifacts
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import load_rnn, load_second_rnn, load_vae
-from utils.world_model.starts import Moments, load_starts, starts_path
+from utils.world_model.starts import Moments
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
 START = "zeros"  # as in the paper: nobody shows C how; "imitation" first copies the autopilot
@@ -81,13 +74,13 @@ MOST_SIGMA = 0.2  # a wider population is mostly wrecks; halved whenever the mea
 MEAN_RATE = 0.5  # share of the proposed step taken; half-steps average the tracks' luck out
 FITNESS = "duels"  # of a candidate with its mirror image; "score" ranks all, after an imitation
 PATIENCE = 100  # frames without a new tile after which a candidate's race is given up
-STARTS = 16  # dreams of each candidate, from moments of real drives; 8 where pairs have their own
-HORIZON = 250  # frames of each: five seconds
+STARTS = 8  # dreams of each candidate, from moments of real drives
+HORIZON = 600  # frames of each; in 250 C learns full gas, and leaves the road right after them
 TEMPERATURE = 1.0  # of the dream: as uncertain as M is; 0 would be its likeliest future
-OWN = 0.3  # share of the dreams that begin in the agent's own drives, once there are any
-FAILING = 0.35  # further share, beginning up to three seconds before the agent came to grief
-BEGINNING = 0.25  # further share, from the first frame of a race: every race has to pass there
-AVERAGED = 10  # generations whose means C is the average of: no race says which of them is best
+OWN = 0.4  # share of the dreams that begin in the agent's own drives, once there are any
+FAILING = 0.3  # further share, beginning up to three seconds before the agent came to grief
+BEGINNING = 0.15  # further share, from the first frame of a race: every race has to pass there
+AVERAGED = 3  # generations whose means C is the average of, where no race says which is best
 SELECT_TRACKS = 200  # selection seeds on which the distribution's mean is measured
 SELECT_EVERY = 4  # generations between two measurements
 ROUNDS = 20  # of imitation; nearly every lap is complete from the fifth on
@@ -126,8 +119,8 @@ def main(argv: list[str] | None = None) -> None:
     if search:  # what it was run with stands in for the constants
         s = _settings(globals() | search.settings, argv)
     plan = Plan.of(s)
-    made_from = {"vae": vae_header["fingerprint"], "rnn": rnn_header["fingerprint"]}
-    made_from |= {name: getattr(s, name) for name in FIXED}
+    networks = {"vae": vae_header["fingerprint"], "rnn": rnn_header["fingerprint"]}
+    made_from = networks | {name: getattr(s, name) for name in FIXED}
     if s.START == "imitation":
         made_from |= {name: getattr(s, name) for name in FIXED_BY_IMITATION}
     sweep(s.CHECKPOINTS)
@@ -137,120 +130,65 @@ def main(argv: list[str] | None = None) -> None:
 
     scale, nodes = FeatureScale.of(rnn, s.FEATURES), cluster(s.CLUSTER)
     if plan.world == "dream":
-        dreaming, moments = _dream(s, vae_header, rnn_header)
-        setup: dict[str, Any] = {"function": Dreamer(rnn, dreaming, plan.temperature)}
-        preload = ["utils.evolution.dreaming"]
-        pool = Workers(s.WORKERS, OneAtATime, setup, preload=preload, cluster=nodes)
+        dreaming, _ = load_second_rnn(s.CHECKPOINTS, *networks.values())
+        moments = Moments.of(s.LATENTS, s.OWN_LATENTS, s.CHECKPOINTS, vae_header)
+        opened = in_the_dream(rnn, dreaming, moments, plan.temperature, scale, s.WORKERS, nodes)
     else:
-        setup = {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn}
-        preload = ["utils.racing.agent"]
-        pool = Workers(s.WORKERS, Races, setup, slots=ROWS, preload=preload, cluster=nodes)
-    with pool as workers:
+        opened = on_the_track(s.ENV_ID, vae, rnn, scale, s.WORKERS, nodes)
+    with opened as world:
         if not search:
             start, spent = np.zeros(count), {"frames": 0, "core_hours": 0.0}
             if s.START == "imitation":
                 teacher = {"line_offset": s.TEACHER_LINE, "grip": s.TEACHER_GRIP}
                 decisive = ("vae", "rnn", "FEATURES", "LAPS", "ENV_ID")
                 origin = {name: made_from[name] for name in decisive}
-                start, spent = imitate(workers, scale, teacher, s.ROUNDS, s.LAPS, origin, rounds)
+                start, spent = imitate(
+                    world.workers, scale, teacher, s.ROUNDS, s.LAPS, origin, rounds
+                )
             evolution = Evolution(start, s.SIGMA, s.POPULATION, s.SEED)
             plans = [{"generation": 0, **plan.settings()}]
             search = Search(evolution, scale.plain(start), made_from, spent, found_at(0), plans)
         search.save(files)
-        if plan.world == "dream":
-            evolve_in_dream(search, plan, workers, scale, moments, s.GENERATIONS, files)
-        else:
-            evolve(search, plan, workers, scale, s.GENERATIONS, files)
-            if plan.select_tracks and search.measured_at != search.evolution.generation:
-                measure(search, plan, workers, scale, files)
+        evolve(search, plan, world, scale, s.GENERATIONS, files)
+        if isinstance(world, Track):
+            measure(search, plan, world, scale, files)
     named = "" if s.NAME == "controller" else f" --controller {s.NAME}"
     print(f"{search.summary(files)}; next: python 06_evaluate.py{named}")
 
 
 def evolve(
-    search: Search, plan: Plan, workers: Workers, scale: FeatureScale, generations: int,
-    files: Files,
-) -> None:  # fmt: skip
+    search: Search, plan: Plan, world: World, scale: FeatureScale, generations: int, files: Files
+) -> None:
     """CMA-ES: ask for candidates, let them drive, judge them, tell the outcome, keep the best."""
     evolution, clock = search.evolution, Clock(search.evolution.generation, generations)
     while (generation := evolution.generation) < generations:
-        meter, now = Meter(workers), scheduled(plan, search.history)
+        meter, now = Meter(world.workers), scheduled(plan, search.history)
         candidates = evolution.ask(now.least_sigma, now.most_sigma)  # in standardised features
-        mean = scale.plain(evolution.mean)
 
         groups = now.groups(evolution)
-        tracks, scouted = choose_tracks(now, groups, generation, search.driven)
-        due = generation % plan.select_every == 0 and search.measured_at != generation
-        *laps, scouts, selection = drive(
-            workers, f"generation {generation}",
-            *(
-                [Race(track, parameters, plan.patience) for track in row]
-                for parameters, row in zip(scale.plain(candidates), tracks, strict=True)
-            ),
-            [Race(track, mean, plan.patience) for track in scouted],
-            [Race(track, mean) for track in seeds.SELECT[: plan.select_tracks if due else 0]],
-        )  # fmt: skip
-        driven = [lap for row in (*laps, scouts) for lap in row]
+        driven = world.drive(candidates, groups, now, search)
 
-        fitness = FITNESSES[plan.fitness](laps, groups)
-        search.measured(mean, selection)
-        evolution.tell(candidates, fitness, plan.mean_rate)
+        fitness = FITNESSES[now.fitness].compare(driven.points, groups)
+        search.measured(scale.plain(evolution.mean), driven.selection)
+        evolution.tell(candidates, fitness, now.mean_rate)
 
-        search.driven = remembered(search.driven, generation, driven)
-        if search.best_score is None:  # nothing was ever measured: the latest mean has to do
-            search.keep(scale.plain(evolution.mean))
-        came_to = of_candidates(now, generation, laps) | of_selection(selection)
-        said = search.note(generation, [*driven, *selection], meter, came_to)
-        search.save(files)
-        print(f"{said}{workers.where}, {clock.left(generation + 1)} left", flush=True)
-
-
-def evolve_in_dream(
-    search: Search, plan: Plan, workers: Workers, scale: FeatureScale, moments: Moments,
-    generations: int, files: Files,
-) -> None:  # fmt: skip
-    """CMA-ES once more, but the candidates dream: no real race judges them or chooses a mean."""
-    evolution, clock = search.evolution, Clock(search.evolution.generation, generations)
-    while (generation := evolution.generation) < generations:
-        meter = Meter(workers)
-        candidates = evolution.ask(plan.least_sigma, plan.most_sigma)
-        groups = plan.groups(evolution)
-        count = plan.starts * len(groups)
-        choice, *luck = [(evolution.seed, generation, i) for i in range(1, count + 2)]
-        starts = moments.choose(
-            np.random.default_rng(choice), count, plan.own, plan.failing, plan.beginning
-        )
-        returns = dream(workers, scale.plain(candidates), groups, starts, luck, plan.horizon)
-        fitness = fitness_of_dreams(plan.fitness, returns, groups)
-        evolution.tell(candidates, fitness, plan.mean_rate)
-
-        average = search.averaged(plan.averaged)
-        if search.best_score is None:
+        average = search.averaged(now.averaged)
+        if search.best_score is None:  # nothing was ever measured: no race says which mean is best
             search.keep(scale.plain(average))
-        said = search.note(generation, [], meter, of_dreams(plan, returns, search.dreamt))
+        said = search.note(generation, driven.laps, meter, driven.row)
         search.save(files)
-        print(f"{said}{workers.where}, {clock.left(generation + 1)} left", flush=True)
+        print(f"{said}{world.workers.where}, {clock.left(generation + 1)} left", flush=True)
 
 
-def measure(
-    search: Search, plan: Plan, workers: Workers, scale: FeatureScale, files: Files
-) -> None:
-    """Measure the mean on the selection seeds without going on; it is kept if it is the best."""
-    meter, mean = Meter(workers), scale.plain(search.evolution.mean)
-    races = [Race(track, mean) for track in seeds.SELECT[: plan.select_tracks]]
-    (laps,) = drive(workers, "selection", races)
+def measure(search: Search, plan: Plan, track: Track, scale: FeatureScale, files: Files) -> None:
+    """Measure the last mean on the selection tracks, too; it is kept if it is the best."""
+    if not plan.select_tracks or search.measured_at == search.evolution.generation:
+        return
+    meter, mean = Meter(track.workers), scale.plain(search.evolution.mean)
+    laps = track.measure(mean, plan)
     search.measured(mean, laps)
     print(search.note(search.evolution.generation, laps, meter, of_selection(laps)))
     search.save(files)
-
-
-def _dream(
-    s: SimpleNamespace, vae: dict[str, Any], rnn: dict[str, Any]
-) -> tuple[MDNRNN | None, Moments]:
-    dreaming, _ = load_second_rnn(s.CHECKPOINTS, vae["fingerprint"], rnn["fingerprint"])
-    others, own = artifacts.files(s.LATENTS), artifacts.files(s.OWN_LATENTS)
-    kept = None if others else load_starts(starts_path(s.CHECKPOINTS), vae)
-    return dreaming, Moments(others, own, vae, kept)
 
 
 def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.evolution.fitness import GRASS_COST, MOST_DIFFERENCE, duels, mean_score
+from utils.evolution.fitness import FITNESSES, GRASS_COST, MOST_DIFFERENCE
 from utils.racing.race import FRAME_COST, Lap
 from utils.simulator.envs import MAX_FRAMES
 
@@ -16,6 +16,21 @@ def lap(frames=700, missed=0, grass=0, seed=1):
     driven = MAX_FRAMES if missed else frames
     points = 1000 * (TILES - missed) / TILES - FRAME_COST * driven
     return Lap(seed, points, driven, TILES - missed, TILES, not missed, frames, grass)
+
+
+def judged(name, laps, groups=PAIR):
+    """The fitness of this name of candidates with these laps."""
+    fitness = FITNESSES[name]
+    points = np.array([[fitness.worth(lap) for lap in row] for row in laps])
+    return fitness.compare(points, groups)
+
+
+def duels(laps, pairs):
+    return judged("duels", laps, pairs)
+
+
+def mean_score(laps):
+    return judged("score", laps)
 
 
 def won_by(first, second):

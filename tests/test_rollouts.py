@@ -8,11 +8,12 @@ import pytest
 import tiny
 import torch
 
+from models.mdn_rnn import MDNRNN
 from utils.runtime.errors import UserError
 from utils.storage.artifacts import save_arrays
 from utils.storage.provenance import game
 from utils.world_model import episodes, latents
-from utils.world_model.chunks import batches, chunks
+from utils.world_model.chunks import batches, chunks, measure_features
 from utils.world_model.episodes import batches_of_frames, load_rollout, save_rollout
 from utils.world_model.latents import Encoding, Latents, encode, load_latents
 
@@ -259,3 +260,16 @@ def test_padding_is_masked_and_holds_zeros():
 def test_an_episode_of_exactly_the_length_is_one_chunk():
     assert len(list(chunks([encoded(20)], 20))) == 1
     assert len(list(chunks([encoded(21)], 20))) == 2
+
+
+def test_what_v_doubts_counts_as_spread_of_the_features():
+    """A dimension of z that hardly moves, but is drawn, is as wide as what is drawn."""
+    rng = np.random.default_rng(0)
+    mu = np.stack([rng.normal(0, 2, 400), rng.normal(0, 0.05, 400)], 1).astype(np.float32)
+    action = rng.random((399, 3), np.float32)
+    logvar = np.full_like(mu, [-6, 0])
+    latents = Latents(mu, logvar, action, action[:, 0], action[:, 0] > 2)
+    rnn = MDNRNN(2, hidden=4, mixtures=2)
+    for noise, wanted in ((0.0, [2, 0.05]), (1.0, [2, 1])):
+        measure_features(rnn, [latents], noise)
+        assert rnn.get_buffer("feature_sd")[:2].numpy() == pytest.approx(wanted, rel=0.15)

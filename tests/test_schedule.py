@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from utils.evolution.plan import Plan
-from utils.evolution.schedule import halvings, races, scheduled
+from utils.evolution.schedule import halvings, scheduled
 
 SETTINGS = {
     "WORLD": "track", "POPULATION": 8, "TRACKS": 3, "REPLAYED": 2, "SCOUTED": 0, "PATIENCE": 100,
@@ -23,18 +23,24 @@ def measured(*scores):
     return [{"select_mean": score} for score in scores]
 
 
-def test_beginners_race_on_one_new_track():
-    assert races(plan(), []) == (1, 0)
-    assert races(plan(), [{"candidate_laps": 0.1}, {"candidate_laps": 0.24}]) == (1, 0)
-    assert races(plan(), [{"candidate_laps": 0.25}]) == (3, 2)
+def races(plan, *candidate_laps):
+    now = scheduled(plan, [{"candidate_laps": share} for share in candidate_laps])
+    return now.tracks, now.replayed, now.select_tracks
+
+
+def test_beginners_race_on_one_new_track_and_are_measured_on_few():
+    assert races(plan()) == (1, 0, 25)
+    assert races(plan(), 0.1, 0.24) == (1, 0, 25)
+    assert races(plan(), 0.25) == (3, 2, 200)
+    assert races(plan(SELECT_TRACKS=4)) == (1, 0, 4)
 
 
 def test_who_was_skilled_once_is_no_beginner_again():
-    assert races(plan(), [{"candidate_laps": 0.3}, {"candidate_laps": 0.1}]) == (3, 2)
+    assert races(plan(), 0.3, 0.1) == (3, 2, 200)
 
 
 def test_candidates_that_all_drive_the_same_tracks_need_all_of_them():
-    assert races(plan(FITNESS="score", REPLAYED=0), []) == (3, 0)
+    assert races(plan(FITNESS="score", REPLAYED=0)) == (3, 0, 25)
 
 
 @pytest.mark.parametrize(("scores", "count"), [
@@ -56,14 +62,23 @@ def test_rows_without_a_measurement_say_nothing_about_the_mean():
     assert halvings(rows) == 0
 
 
+def skilled(*scores):
+    return [{"candidate_laps": 0.5}, *measured(*scores)]
+
+
 def test_a_plan_narrows_down_to_its_least_sigma():
-    assert scheduled(plan(), []).most_sigma == 0.2
-    assert scheduled(plan(), measured(900, 900, 900)).most_sigma == 0.1
-    assert scheduled(plan(), measured(*[900] * 20)).most_sigma == 0.03
+    assert scheduled(plan(), skilled()).most_sigma == 0.2
+    assert scheduled(plan(), skilled(900, 900, 900)).most_sigma == 0.1
+    assert scheduled(plan(), skilled(*[900] * 20)).most_sigma == 0.03
+
+
+def test_the_few_tracks_of_beginners_narrow_nothing():
+    before = measured(900, 900, 900)
+    assert scheduled(plan(), before).most_sigma == 0.2
+    assert scheduled(plan(), [*before, *skilled(700)]).most_sigma == 0.2
 
 
 def test_nothing_else_changes_and_nothing_at_all_in_the_dream():
-    still = [{"candidate_laps": 0.5}, *measured(900)]
-    assert scheduled(plan(), still) == plan()
+    assert scheduled(plan(), skilled(900)) == plan()
     dreamt = plan(WORLD="dream")
-    assert scheduled(dreamt, measured(900, 900, 900)) == dreamt
+    assert scheduled(dreamt, skilled(900, 900, 900)) == dreamt

@@ -17,6 +17,7 @@ from utils.evolution.cma_es import Evolution
 from utils.evolution.history import COLUMNS
 from utils.evolution.plan import Plan
 from utils.evolution.search import Files, Search, found_at
+from utils.evolution.worlds import Track
 from utils.racing.race import Lap
 from utils.runtime.errors import UserError
 from utils.simulator import seeds
@@ -78,7 +79,8 @@ def begin(folder, frames=0, core_hours=0.0, **changed):
     evolution = Evolution(np.zeros(N), 0.1, 8, seed=1)
     spent = {"frames": frames, "core_hours": core_hours}
     made_from = MADE_FROM | changed
-    search = Search(evolution, plain(evolution.mean), made_from, spent, found_at(0))
+    plans = [{"generation": 0, **Plan(**PLAN).settings()}]
+    search = Search(evolution, plain(evolution.mean), made_from, spent, found_at(0), plans)
     return placed(search, Files.of(str(folder), "c"))
 
 
@@ -100,12 +102,12 @@ def placed(search, files):
 def advance(search, workers, generations=1, **changed):
     until = search.evolution.generation + generations
     plan = Plan(**PLAN | changed)
-    STAGE.evolve(search, plan, workers, SCALE, until, search.files)
+    STAGE.evolve(search, plan, Track(workers, SCALE), SCALE, until, search.files)
 
 
 def measure(search, workers, select_tracks=4):
     plan = Plan(**PLAN | {"select_tracks": select_tracks})
-    STAGE.measure(search, plan, workers, SCALE, search.files)
+    STAGE.measure(search, plan, Track(workers, SCALE), SCALE, search.files)
 
 
 def untimed(history):
@@ -240,7 +242,8 @@ def test_the_distribution_takes_the_share_of_the_step_that_is_planned(tmp_path):
     assert steps[1] == pytest.approx(2 * steps[0])
 
 
-def test_with_duels_every_pair_drives_tracks_of_its_own(tmp_path):
+def test_with_duels_every_pair_drives_tracks_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.evolution.schedule.SKILLED", 0.0)  # nobody is a beginner
     search, hill = begin(tmp_path), Hill()
     plan = {"replayed": 1, "scouted": 2, "fitness": "duels"}
     advance(search, hill, **plan)
@@ -354,11 +357,14 @@ def test_c_tells_what_it_took_to_find_it(tmp_path):
     assert "python" in header["provenance"]
 
 
-def test_without_selection_the_latest_mean_is_saved(tmp_path):
+def test_without_selection_the_average_of_the_latest_means_is_saved(tmp_path):
     search = begin(tmp_path)
     assert np.array_equal(saved_c(tmp_path)[0], plain(np.zeros(N)))
-    advance(search, Hill(), 2)
-    assert np.array_equal(saved_c(tmp_path)[0], plain(search.evolution.mean))
+    means = []
+    for _ in range(2):
+        advance(search, Hill(), averaged=2)
+        means.append(search.evolution.mean)
+    assert np.array_equal(saved_c(tmp_path)[0], plain(np.mean(means, 0)))
     _, header = saved_c(tmp_path)
     assert (header["select_score"], header["frames"]) == (None, 2 * 2400)
     assert "unmeasured" in search.summary(search.files)

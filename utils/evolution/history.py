@@ -5,7 +5,6 @@ from dataclasses import asdict
 
 import numpy as np
 
-from utils.evolution.fitness import Laps, mean_score
 from utils.evolution.plan import Plan
 from utils.racing.race import Lap
 from utils.simulator import seeds
@@ -30,6 +29,7 @@ COLUMNS = (
     "best",  # of the candidates, each on its own few tracks
     "select_mean",  # of the distribution's mean on the selection seeds, where it was measured
     "select_sd",
+    "select_tracks",  # so many of them
     "laps",  # share of complete ones: on the selection tracks, if measured, or else of candidates
     "candidate_laps",  # the same of the candidates in any case
     "sigma",  # as the generation leaves it; the plan's limits cut it before the next is drawn
@@ -44,11 +44,11 @@ ALWAYS = ("generation", "frames", "sigma", "core_hours", "seconds")  # in every 
 Row = dict[str, float]
 
 
-def of_candidates(plan: Plan, generation: int, laps: Laps) -> Row:
+def of_candidates(plan: Plan, generation: int, laps: Sequence[Sequence[Lap]]) -> Row:
     """What the candidates' races came to; replayed, bad tracks say nothing about the others."""
     own = seeds.evolution(generation)
     new = [[lap for lap in row if lap.seed in own] for row in laps]
-    scores = mean_score(new)
+    scores = np.array([np.mean([lap.score for lap in row]) for row in new])
     complete = float(np.mean([lap.complete for row in new for lap in row]))
     return {
         **{name: value for name, value in asdict(plan).items() if name in OF_TRACKS},
@@ -80,6 +80,7 @@ def of_selection(laps: Sequence[Lap]) -> Row:
     return {
         "select_mean": float(np.mean(scores)),
         "select_sd": float(np.std(scores)),
+        "select_tracks": len(scores),
         "laps": float(np.mean([lap.complete for lap in laps])),
     }
 

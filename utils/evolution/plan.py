@@ -6,7 +6,7 @@ from typing import Any
 
 from models.inference import arithmetic
 from utils.evolution.cma_es import Evolution
-from utils.evolution.fitness import PAIRED, Groups
+from utils.evolution.fitness import FITNESSES, Groups
 from utils.runtime.errors import UserError
 from utils.simulator import seeds
 
@@ -50,10 +50,10 @@ class Plan:
 
     def groups(self, evolution: Evolution) -> Groups:
         """Which candidates are judged side by side, in the same races or dreams."""
-        return evolution.pairs if self.fitness in PAIRED else [range(self.population)]
+        return evolution.pairs if FITNESSES[self.fitness].paired else [range(self.population)]
 
     def _demand_possible(self, start: str) -> None:
-        paired = self.fitness in PAIRED
+        paired = FITNESSES[self.fitness].paired
         driven = self.tracks * (self.population // 2 if paired else 1) + self.scouted
         for possible, sentence in (
             (self.replayed < self.tracks,

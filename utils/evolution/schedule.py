@@ -8,7 +8,8 @@ from dataclasses import replace
 from utils.evolution.history import Row
 from utils.evolution.plan import Plan
 
-SKILLED = 0.25  # share of the candidates' laps that are complete; before, wrecks tell them apart
+SKILLED = 0.25  # share of the candidates' laps that are complete; before, they are beginners
+FEW = 25  # selection tracks on which the mean of beginners is measured, which costs most of all
 GAIN = 1.0  # points, two standard errors of 200 selection tracks
 STILL = 2  # measurements of the mean without such a gain, after which it stands still
 
@@ -17,21 +18,28 @@ def scheduled(plan: Plan, history: Sequence[Row]) -> Plan:
     """The plan of the next generation after this history; one in the dream stays as it is."""
     if plan.world == "dream":
         return plan
-    tracks, replayed = races(plan, history)
-    widest = max(plan.least_sigma, plan.most_sigma / 2 ** halvings(history))
-    return replace(plan, tracks=tracks, replayed=replayed, most_sigma=widest)
+    skilled = since_skilled(history)
+    if not skilled:
+        return for_beginners(plan)
+    return replace(plan, most_sigma=max(plan.least_sigma, plan.most_sigma / 2 ** halvings(skilled)))
 
 
-def races(plan: Plan, history: Sequence[Row]) -> tuple[int, int]:
-    """How many tracks a candidate of a duel drives, and how many of them are known to be bad.
+def since_skilled(history: Sequence[Row]) -> Sequence[Row]:
+    """The rows from the first one on whose candidates were no beginners any more."""
+    laps = (row.get("candidate_laps", row.get("laps", 0.0)) for row in history)
+    return history[next((i for i, share in enumerate(laps) if share >= SKILLED), len(history)) :]
+
+
+def for_beginners(plan: Plan) -> Plan:
+    """The plan with fewer tracks.
 
     Beginners differ by hundreds of points: one new track tells a pair apart, and twice as many
     generations are worth more than a second. Later a missed tile decides, which is rare on any one
     track and less so on those where it happened before.
     """
-    laps = [row["candidate_laps"] for row in history if "candidate_laps" in row]
-    beginners = plan.fitness == "duels" and max(laps, default=0.0) < SKILLED
-    return (1, 0) if beginners else (plan.tracks, plan.replayed)
+    tracks, replayed = (1, 0) if plan.fitness == "duels" else (plan.tracks, plan.replayed)
+    few = min(FEW, plan.select_tracks)
+    return replace(plan, tracks=tracks, replayed=replayed, select_tracks=few)
 
 
 def halvings(history: Sequence[Row]) -> int:

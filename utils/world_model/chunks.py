@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from models.mdn_rnn import MDNRNN
+from models.vae import sample
 from utils.world_model.latents import Latents
 from utils.world_model.training import split
 
@@ -71,11 +72,16 @@ def rehearsal(
 
 
 @torch.no_grad()
-def measure_features(rnn: MDNRNN, episodes: list[Latents]) -> None:
-    """Keep mean and sd of [z, h] in M: stage 05 standardises what C reads by them."""
+def measure_features(rnn: MDNRNN, episodes: list[Latents], noise: float) -> None:
+    """Keep mean and sd of [z, h] in M: stage 05 standardises what C reads by them.
+
+    z is drawn as M saw it in training and sees it in its dreams. What V doubts is then as wide as
+    its doubt, and C learns to leave it alone.
+    """
     features = []
     for latents in episodes:
-        z, action = torch.from_numpy(latents.mu[:-1]), torch.from_numpy(latents.action)
+        mu, logvar, action = map(torch.from_numpy, latents[:3])
+        z = sample(mu[:-1], logvar[:-1], noise)
         h, _ = rnn.lstm(torch.cat([z, action], -1).unsqueeze(0))
         features.append(torch.cat([z[1:], h[0, :-1]], -1))
     sd, mean = torch.std_mean(torch.cat(features), 0)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.dream import World
 from utils.runtime.errors import UserError
+from utils.storage import artifacts
 from utils.storage.artifacts import load_arrays, remedy, save_arrays
 from utils.world_model.latents import Encoded, Latents, load_of
 
@@ -60,6 +61,13 @@ class Moments:
     ) -> None:  # fmt: skip
         self._others, self._own, self._kept = list(others), list(own)[-NEWEST:], kept
         self._load = lru_cache(maxsize=IN_MEMORY)(lambda path: load_of(path, vae)[1])
+
+    @classmethod
+    def of(cls, latents: str, own: str, checkpoints: str, vae: dict[str, Any]) -> "Moments":
+        """Those of the drives in these folders, or without any of the file that ships with V."""
+        others = artifacts.files(latents)
+        kept = None if others else load_starts(starts_path(checkpoints), vae)
+        return cls(others, artifacts.files(own), vae, kept)
 
     def choose(
         self, rng: np.random.Generator, count: int, own: float = 0.0, failing: float = 0.0,
