@@ -78,8 +78,9 @@ def main(argv: list[str] | None = None) -> None:
         NOISE=number(0, 1), LENGTH=whole(1), LEARNING_RATE=number(0, 1), CLIP=number(0),
         TEMPERATURE=number(0, 10),
         SEED=seed(), WORKERS=processes(), THREADS=processes(1), LATENTS=folder(),
-        DRIVES=whole(), OWN_EPOCHS=whole(1), OWN_LENGTH=whole(1), OLD=whole(), EARLIER=whole(), OWN_RATE=number(0, 1),
-        OWN_LATENTS=folder(), ROLLOUTS=folder(), CHECKPOINTS=folder(),
+        DRIVES=whole(), OWN_EPOCHS=whole(1), OWN_LENGTH=whole(1), OLD=whole(), EARLIER=whole(),
+        OWN_RATE=number(0, 1), OWN_LATENTS=folder(), ROLLOUTS=folder(),
+        CHECKPOINTS=folder(),
     )  # fmt: skip
     if s.DRIVES:
         go_on(s)
