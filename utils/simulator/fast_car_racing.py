@@ -26,7 +26,7 @@ from gymnasium.error import InvalidAction
 
 from utils.simulator.car_sprites import draw_car, draw_zooming_car, wheel_tables
 from utils.simulator.dashboard import draw_dashboard
-from utils.simulator.track_canvas import FRAME_H, TrackCanvas
+from utils.simulator.track_canvas import TrackCanvas
 
 PROVED_EQUAL_TO = "1.4.0"  # the Gymnasium version whose CarRacing the tests compare with
 
@@ -143,13 +143,21 @@ class TouchDetector(FrictionDetector):
 
 
 class FastCarRacing(CarRacing):
-    """CarRacing with the same arguments, spaces, options and seeds as stock's."""
+    """CarRacing with the same arguments, spaces, options and seeds as stock's.
+
+    Args:
+        frame_size: pixels per side of an observation: 96 as stock's, or 64: what `envs.shrink`
+            makes of that, drawn at once.
+    """
 
     car: FastCar  # stock's None lasts until the first reset
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, frame_size: int = 96, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.canvas = TrackCanvas()
+        gym.utils.EzPickle.__init__(self, *args, frame_size=frame_size, **kwargs)
+        self.frame_size = frame_size
+        self.observation_space = gym.spaces.Box(0, 255, (frame_size, frame_size, 3), np.uint8)
+        self.canvas = TrackCanvas(frame_size)
         self.touched: set[int] = (
             set()
         )  # numbers of the tiles that have taken on the colour of touched ones
@@ -179,7 +187,7 @@ class FastCarRacing(CarRacing):
         self.touched.clear()
         self.to_repaint.clear()
         self.canvas.paint(self.road_poly, self.bg_color, self.grass_color)
-        wheel_tables()  # takes a second, once; not while somebody already drives
+        wheel_tables(self.frame_size)  # takes a second, once; not while somebody already drives
         if self.render_mode == "human":
             self.render()
         return self.step(None)[0], {}
@@ -232,24 +240,26 @@ class FastCarRacing(CarRacing):
         return step_reward, terminated
 
     def _observe(self) -> np.ndarray:
-        """A new frame (96, 96, 3) uint8, of the score before this step's 0.1 is subtracted."""
+        """A new frame, of the score before this step's 0.1 is subtracted."""
         self._repaint_touched()
         car, t = self.car, self.t
         hull, wheels = car.hull, car.wheels
         position, velocity = hull.position, hull.linearVelocity
         zoom = 0.1 * SCALE * max(1 - t, 0) + ZOOM * SCALE * min(t, 1)
-        frame = np.empty((96, 96, 3), np.uint8)
-        self.canvas.view(frame[:FRAME_H], position.x, position.y, hull.angle, zoom)
+        frame = np.empty((self.frame_size, self.frame_size, 3), np.uint8)
+        horizon = self.frame_size * 7 // 8
+        self.canvas.view(frame[:horizon], position.x, position.y, hull.angle, zoom)
+        steering = wheels[0].joint.angle
         if t < 1:
             draw_zooming_car(frame, zoom)
         else:
-            draw_car(frame, wheels)
+            draw_car(frame, steering, [wheel.phase for wheel in wheels])
         draw_dashboard(
-            frame[FRAME_H:],
+            frame[horizon:],
             self.reward,
             math.hypot(velocity.x, velocity.y),
             [wheel.omega for wheel in wheels],
-            wheels[0].joint.angle,
+            steering,
             hull.angularVelocity,
         )
         return frame
