@@ -9,6 +9,7 @@ import pytest
 from gymnasium.envs.box2d.car_racing import CarRacing
 
 import utils.simulator.fast_car_racing as fast_module
+from utils.simulator.dashboard import score_picture
 from utils.simulator.envs import FAST_ID, STOCK_ID, make_env, shrink
 from utils.simulator.fast_car_racing import FastCarRacing
 from utils.simulator.track_canvas import Field, Picture
@@ -177,6 +178,18 @@ def test_observations_are_not_shared():
     for _ in range(60):
         env.step(np.array([0.3, 1, 0], np.float32))
     assert np.array_equal(first, kept)
+
+
+def test_an_environment_that_is_closed_takes_nothing_from_another():
+    env, other = FastCarRacing(), FastCarRacing(render_mode="rgb_array")
+    env.reset(seed=1)
+    other.reset(seed=1)
+    other.render()
+    other.close()  # and with it all of pygame
+    env.reward = 876.0  # a score that nobody has had yet
+    seen = env._observe()
+    assert np.array_equal(seen[84:, :12], score_picture("0876", 96))
+    assert seen[84:, :12].max() > 100
 
 
 def test_two_environments_do_not_disturb_each_other():

@@ -113,9 +113,11 @@ def _coverage(pixels: int, cells: int, first: int, last: int) -> np.ndarray:
 @functools.cache
 def score_picture(text: str, frame_size: int) -> np.ndarray:
     """(12, 12, 3) or (8, 8, 3) uint8"""
-    pygame.font.init()
-    font = pygame.font.Font(pygame.font.get_default_font(), 42)
-    label = font.render(text, True, (255, 255, 255), (0, 0, 0))
+    try:
+        label = _font().render(text, True, (255, 255, 255), (0, 0, 0))
+    except pygame.error:  # an environment was closed since, and all of pygame with it
+        _font.cache_clear()
+        label = _font().render(text, True, (255, 255, 255), (0, 0, 0))
     part = pygame.Surface(SCORE_PART)
     box = label.get_rect()
     box.center = SCORE_CENTER
@@ -124,3 +126,10 @@ def score_picture(text: str, frame_size: int) -> np.ndarray:
     picture = pygame.surfarray.array3d(small).transpose(1, 0, 2)
     side = frame_size // 8
     return cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+
+
+@functools.cache
+def _font() -> pygame.font.Font:
+    """Kept, as it keeps the digits that it has drawn: a new one takes a millisecond for a score."""
+    pygame.font.init()
+    return pygame.font.Font(pygame.font.get_default_font(), 42)
