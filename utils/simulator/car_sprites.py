@@ -58,7 +58,7 @@ def draw_car(frame: np.ndarray, steering: float, phases: list[float]) -> None:
     layers = hull.copy()
     angle = min(max(int((steering + ANGLE_LIMIT) * ANGLES_PER_RADIAN + 0.5), 0), ANGLES - 1)
     for (wheel_rows, pictures), phase in zip(wheel_tables(len(frame)), phases, strict=True):
-        turned = pictures[angle % len(pictures)]
+        turned = pictures[angle % len(pictures)]  # there is but one of a rear wheel
         part = layers[:, wheel_rows]
         part += turned[int(phase * PHASES_PER_RADIAN + 0.5) % PHASES]
     lay(frame, (rows, columns, layers))
