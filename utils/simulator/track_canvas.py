@@ -80,11 +80,13 @@ class Picture:
         Where many worlds take turns with networks, the texels are never in the cache. Reading them
         in order lets the processor fetch ahead; a view, cut out at an angle, waits for each line.
         """
-        rows, columns = (
-            slice(*(max(int(edge * self.density), 0) for edge in (middle - reach, middle + reach)))
-            for middle, reach in ((y - self.bottom, reach_y), (x - self.left, reach_x))
-        )
-        box = self.texels[rows, columns][:, ::TEXELS_PER_CACHE_LINE, 0]
+        left = int((x - reach_x - self.left) * self.density)
+        right = int((x + reach_x - self.left) * self.density)
+        bottom = int((y - reach_y - self.bottom) * self.density)
+        top = int((y + reach_y - self.bottom) * self.density)
+        box = self.texels[
+            max(bottom, 0) : max(top, 0), max(left, 0) : max(right, 0) : TEXELS_PER_CACHE_LINE, 0
+        ]
         if box.size:
             box.max()
 
