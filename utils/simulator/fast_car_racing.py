@@ -111,15 +111,39 @@ class FastCar(dynamics.Car):
             w.skid_start = None
 
 
+class Tile:
+    """A part of the road; stock notes on it its number, its colour, and whether it was visited."""
+
+    def __init__(self, fixture: Any) -> None:
+        self.fixtures = [fixture]
+        fixture.userData = self
+
+
+class RoadBody:
+    """Takes the world's place while stock lays a track: each tile becomes a part of one body.
+
+    Stock's tiles are bodies, hundreds of them, and Box2D visits all bodies in every step. Tiles are
+    only felt, by the contact listener, so they move nothing either way.
+    """
+
+    def __init__(self, world: Any) -> None:
+        self.body = world.CreateStaticBody()
+
+    def CreateStaticBody(self, fixtures: Any) -> Tile:  # noqa: N802
+        """What stock asks the world for."""
+        return Tile(self.body.CreateFixture(fixtures))
+
+
 class TouchDetector(FrictionDetector):
     """Stock's contact rules with fewer look-ups; it also notes which tiles to repaint."""
 
     def _contact(self, contact: Any, begin: bool) -> None:
-        tile, other = contact.fixtureA.body.userData, contact.fixtureB.body.userData
-        if other is not None and "road_friction" in other.__dict__:
-            tile, other = other, tile
-        elif tile is None or "road_friction" not in tile.__dict__:
-            return
+        first, second = contact.fixtureA, contact.fixtureB
+        tile, other = first.userData, second.body.userData
+        if tile is None:
+            tile, other = second.userData, first.body.userData
+            if tile is None:
+                return
         env = self.env
         if tile.idx not in env.touched:
             env.touched.add(tile.idx)
@@ -180,9 +204,12 @@ class FastCarRacing(CarRacing):
         self.road_poly = []
         if self.domain_randomize:
             self._reinit_colors((options or {}).get("randomize", True))
+        world, self.world = self.world, RoadBody(self.world)
+        self.road_body = self.world.body
         while not self._create_track():
             if self.verbose:
                 print("retry to generate track")
+        self.world = world
         self.car = FastCar(self.world, *self.track[0][1:4])
         self.touched.clear()
         self.to_repaint.clear()
@@ -191,6 +218,12 @@ class FastCarRacing(CarRacing):
         if self.render_mode == "human":
             self.render()
         return self.step(None)[0], {}
+
+    def _destroy(self) -> None:
+        if self.road:
+            self.world.DestroyBody(self.road_body)
+            self.road = []
+            self.car.destroy()
 
     def step(self, action: np.ndarray | int | None) -> tuple[np.ndarray, float, bool, bool, dict]:
         assert self.car is not None
