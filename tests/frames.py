@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
+from utils.simulator.envs import shrink
 from utils.simulator.fast_car_racing import FastCarRacing
 
 OPENING = 50  # frames of the zooming first second
@@ -131,16 +132,21 @@ def compare_physics(stock, fast, seed, behaviour, steps, found: list) -> int:
 
 
 def compare_frames(
-    seeds, steps: int = 250, behaviours=BEHAVIOURS, **env_options
+    seeds, steps: int = 250, behaviours=BEHAVIOURS, frame_size: int = 96, **env_options
 ) -> tuple[Comparison, Comparison]:
-    """(after the first second, first second) over races of `steps` frames, one per seed."""
+    """(after the first second, first second) over races of `steps` frames, one per seed.
+
+    frame_size: 96, or 64: the agent's view beside stock's frames, which are shrunk to that.
+    """
     rest, opening = Comparison(), Comparison()
     for number, seed in enumerate(seeds):
         behaviour = behaviours[number % len(behaviours)]
-        stock, fast = CarRacing(**env_options), FastCarRacing(**env_options)
+        stock = CarRacing(**env_options)
+        fast = FastCarRacing(frame_size=frame_size, **env_options)
 
         def see(step, expected, seen, seed=seed, behaviour=behaviour):
             part = opening if step < OPENING else rest
+            expected = expected if frame_size == 96 else shrink(expected)
             part.add(expected, seen, (seed, behaviour, step))
 
         _drive(stock, fast, seed, behaviour, steps, rest.mismatches, see)

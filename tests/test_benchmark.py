@@ -12,11 +12,16 @@ FOLDER = Path(__file__).with_name("benchmark")
 PROMISED = {
     "env_over_stock",
     "env_over_physics",
+    "env_over_envpool",
+    "view_over_stock",
     "loop_over_stock",
     "two_workers_over_one",
     "frame_psnr_db",
     "frame_psnr_worst_db",
     "frame_mae",
+    "view_psnr_db",
+    "view_psnr_worst_db",
+    "view_mae",
     "physics_mismatches",
     "vae_training_over_plain",
     "encode_frames_per_s",
@@ -39,6 +44,7 @@ def test_quick_run(tmp_path):
     assert figures["physics_frames_compared"] > 200
     assert figures["same_scores_for_any_workers"]
     assert figures["frame_psnr_worst_db"] > 40
+    assert figures["view_psnr_worst_db"] > 40
     assert figures["provenance"]["gymnasium"] in done.stdout
     assert picture.read_bytes()[1:4] == b"PNG"
 

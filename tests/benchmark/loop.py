@@ -29,9 +29,11 @@ from models.vae import VAE
 from utils.racing import agent as driving
 from utils.racing.agent import Agent, Races
 from utils.racing.race import Race
+from utils.simulator import fast_car_racing as simulator
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID, STOCK_ID, make_env, shrink
 from utils.simulator.fast_car_racing import FastCarRacing
+from utils.simulator.track_canvas import TrackCanvas
 from utils.storage.networks import (
     controller_path,
     load_controller,
@@ -157,8 +159,9 @@ def measure_parts(networks: Networks, effort: Effort) -> Figures:
 
     with ExitStack() as stack:
         for owner, name in (
-            (Encoder, "encode"), (Memory, "remember"), (Agent, "decide"), (driving, "shrink"),
-            (FastCarRacing, "_observe"),
+            (Encoder, "encode"), (Memory, "remember"), (Agent, "decide"),
+            (FastCarRacing, "_observe"), (TrackCanvas, "view"), (TrackCanvas, "paint"),
+            (simulator, "draw_dashboard"), (simulator, "draw_car"),
         ):  # fmt: skip
             stack.enter_context(
                 mock.patch.object(owner, name, watch.on(name, getattr(owner, name)))
@@ -173,9 +176,15 @@ def measure_parts(networks: Networks, effort: Effort) -> Figures:
     spent = watch.seconds
     parts = {
         "simulate: physics": spent["step"] - spent["_observe"],
-        "simulate: draw": spent["_observe"],
-        "simulate: resets, spread over their races": spent["reset"],
-        "shrink to 64x64": spent["shrink"],
+        "simulate: draw the road": spent["view"],
+        "simulate: draw the car": spent["draw_car"],
+        "simulate: draw the dashboard": spent["draw_dashboard"],
+        "simulate: draw, the rest": spent["_observe"]
+        - spent["view"]
+        - spent["draw_car"]
+        - spent["draw_dashboard"],
+        "simulate: paint, spread over the races": spent["paint"],
+        "simulate: the rest of resets": spent["reset"] - spent["paint"],
         "encode (V)": spent["encode"],
         "decide (C)": spent["decide"] - spent["encode"],
         "remember (M)": spent["remember"],

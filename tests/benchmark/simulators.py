@@ -19,7 +19,7 @@ from benchmark.measuring import (
     speed_lines,
     take_turns,
 )
-from utils.simulator.envs import FAST_ID, STOCK_ID, make_env
+from utils.simulator.envs import FAST_ID, FRAME_SIZE, STOCK_ID, make_env
 from utils.world_model.collection import Collector, plan
 from utils.world_model.episodes import load_rollout
 
@@ -53,18 +53,20 @@ def measure_simulators(rollouts: list[Path], effort: Effort) -> Figures:
 
         return replay
 
-    def environment(env_id: str) -> gym.Env:
-        return gym.make(env_id, disable_env_checker=True)
+    def environment(env_id: str, **options: int) -> gym.Env:
+        return gym.make(env_id, disable_env_checker=True, **options)
 
     undrawn_stock, undrawn = environment(STOCK_ID), environment(FAST_ID)
     undrawn_stock.unwrapped._render = lambda mode: None
     undrawn.unwrapped._observe = lambda: None
     undrawn.unwrapped.canvas.paint = lambda *world: None
     stock, bound, ours = "stock CarRacing-v3", "physics alone: stock, drawing nothing", "ours"
+    view = f"ours, the agent's view: {FRAME_SIZE}x{FRAME_SIZE}"
     contenders = {
         stock: contender(stock, environment(STOCK_ID)),
         bound: contender(bound, undrawn_stock, times=4),
         ours: contender(ours, environment(FAST_ID), times=4),
+        view: contender(view, environment(FAST_ID, frame_size=FRAME_SIZE), times=4),
         "ours, drawing nothing": contender("ours, drawing nothing", undrawn, times=4),
     }
     envpool = make_envpool()
@@ -77,7 +79,10 @@ def measure_simulators(rollouts: list[Path], effort: Effort) -> Figures:
     if envpool is None:
         line("EnvPool", "not installed")
     different = sum(
-        a != b for seen in rewards.values() for a, b in zip(seen[stock], seen[ours], strict=True)
+        a != b
+        for seen in rewards.values()
+        for name in (ours, view)
+        for a, b in zip(seen[stock], seen[name], strict=True)
     )
     return {
         "stock_frames_per_s": rates.of(stock),
@@ -85,6 +90,9 @@ def measure_simulators(rollouts: list[Path], effort: Effort) -> Figures:
         "env_frames_per_s": rates.of(ours),
         "env_over_stock": rates.ratio(ours, stock),
         "env_over_physics": rates.ratio(ours, bound),
+        "env_over_envpool": rates.ratio(ours, "EnvPool") if envpool is not None else None,
+        "view_frames_per_s": rates.of(view),
+        "view_over_stock": rates.ratio(view, stock),
         "env_undrawn_frames_per_s": rates.of("ours, drawing nothing"),
         "envpool_frames_per_s": rates.of("EnvPool") if envpool is not None else None,
         "replayed_frames": sum(len(seen[stock]) for seen in rewards.values()),
@@ -115,7 +123,7 @@ def envpool_contender(env: Any, actions: list[np.ndarray]) -> Callable[[int], in
 
 
 def measure_memory() -> Figures:
-    """Resident memory that one more environment takes, tracks painted and frames drawn.
+    """Resident memory that one more environment of the loop takes, tracks painted, frames drawn.
 
     To be called first: later, environments would settle in memory that others have left.
     """

@@ -43,9 +43,9 @@ class Agent:
         self._weights = np.zeros((ROWS, 3, width), np.float32)
         self._bias = np.zeros((ROWS, 3), np.float32)
         self._z = torch.zeros(ROWS, vae.sizes["latent_dim"])
-        self._look_every = torch.ones(ROWS, dtype=torch.int64)
-        self._age = torch.zeros(ROWS, dtype=torch.int64)  # frames since the race began
-        self._dreams = torch.zeros(ROWS, dtype=torch.bool)  # between two looks
+        self._look_every = np.ones(ROWS, np.int64)
+        self._age = np.zeros(ROWS, np.int64)  # frames since the race began
+        self._dreams = np.zeros(ROWS, bool)  # between two looks
 
     def begin(
         self, row: int, parameters: np.ndarray, look_every: int = 1, blind: str = "hold"
@@ -59,9 +59,11 @@ class Agent:
     def decide(self) -> np.ndarray:
         """`frames` -> actions (ROWS, 3) float32; leaves [z, h] in `features`."""
         seen, _ = self._encoder.encode(torch.from_numpy(self.frames))
-        looks = self._age % self._look_every == 0
-        kept = self._imagined() if (self._dreams & ~looks).any() else self._z
-        self._z = torch.where(looks[:, None], seen, kept)
+        blind = self._age % self._look_every != 0
+        if blind.any():
+            kept = self._imagined() if (self._dreams & blind).any() else self._z
+            seen = torch.where(torch.from_numpy(blind)[:, None], kept, seen)
+        self._z = seen
         self._age += 1
         latent_dim = self._z.shape[1]
         self.features[:, :latent_dim] = self._z.numpy()
@@ -74,7 +76,7 @@ class Agent:
         """z (ROWS, Z), moved on in the rows that dream, by a share of the change M expects."""
         expected = expected_next(self._rnn.predict(self._memory.h.unsqueeze(1)))[:, 0]
         moved = torch.lerp(self._z, expected, TRUST)
-        return torch.where(self._dreams[:, None], moved, self._z)
+        return torch.where(torch.from_numpy(self._dreams)[:, None], moved, self._z)
 
     def remember(self, actions: np.ndarray) -> None:
         """Let M take in what was seen and what was done."""

@@ -1,20 +1,22 @@
 """The car as the camera sees it: a fixed hull and four wheels, looked up instead of drawn.
 
 The camera is bolted to the hull, so the hull always covers the same pixels, and a wheel's picture
-depends on two numbers only: the angle of its joint and how far it has rolled.  All pictures are
-drawn once, by the rasteriser that the stock renderer uses, so they share its rounding.
+depends on how far it has rolled and, if it is in front, on the steering: both front wheels turn by
+the same angle, and the rear ones do not.  All pictures are drawn once, by the rasteriser that the
+stock renderer uses, so they share its rounding.
 """
 
 import functools
 import math
 
+import cv2
 import numpy as np
 import pygame
 from gymnasium.envs.box2d import car_dynamics as car
 from gymnasium.envs.box2d import car_racing as stock
 
 FULL_ZOOM = stock.ZOOM * stock.SCALE  # window pixels per unit, once the first second is over
-ANGLES = 21  # joint angles in a wheel's table, ...
+ANGLES = 21  # joint angles in a front wheel's table, ...
 ANGLE_LIMIT = 0.42  # ... from minus to plus this many radians (the joint stops softly at 0.4)
 PHASES = 48  # rolling positions in a wheel's table
 ANGLES_PER_RADIAN = (ANGLES - 1) / (2 * ANGLE_LIMIT)
@@ -24,9 +26,10 @@ HULL_COLOR = (204, 0, 0)
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 # Only this part of the window is drawn. It is aligned with whole pixels of the frame (125 window
-# pixels are 12 frame pixels across, 25 are 3 down), so scaling the part equals scaling the whole.
+# pixels are 12 of 96 frame pixels across, 25 are 3 down), so scaling the part equals scaling the
+# whole.
 CROP_X, CROP_Y, CROP_SIZE = 375, 150, (250, 100)  # window pixels, y upwards
-FRAME_X, FRAME_Y, FRAME_SIZE = 36, 66, (24, 12)  # where it lies in the frame, y downwards
+FRAME_X, FRAME_Y, FRAME_SIZE = 36, 66, (24, 12)  # where it lies in a frame of 96, y downwards
 
 # Box2D reorders vertices, and the order decides how a polygon is rounded to pixels.
 HULL_SHAPES = (
@@ -41,83 +44,95 @@ HULL_SHAPES = (
 WHEEL_X, WHEEL_Y = car.WHEEL_W * car.SIZE, car.WHEEL_R * car.SIZE  # half sizes in units
 WHEEL_PLACES = [(x * car.SIZE, y * car.SIZE) for x, y in car.WHEELPOS]
 
-# A patch to lay over a frame: its rows and columns there, and layers (rows, 2, columns, 3) uint16:
+# A patch to lay over a frame: its rows and columns there, and layers (2, rows, columns, 3) uint16:
 # paint times 256, and how much of the frame shines through. out = (frame * shine + paint) / 256.
-# The layers lie within rows so that a range of rows is contiguous, which NumPy adds fastest.
 Patch = tuple[slice, slice, np.ndarray]
 
 
-def draw_car(frame: np.ndarray, wheels) -> None:
-    """Lay the car over frame (96, 96, 3) uint8; wheels: the four bodies, with joint and phase."""
-    rows, columns, hull = hull_patch()
+def draw_car(frame: np.ndarray, steering: float, phases: list[float]) -> None:
+    """Lay the car over frame (96, 96, 3) or (64, 64, 3) uint8.
+
+    steering: the angle of the front wheels' joints; phases: how far each wheel has rolled.
+    """
+    rows, columns, hull = hull_patch(len(frame))
     layers = hull.copy()
-    for (wheel_rows, pictures), wheel in zip(wheel_tables(), wheels, strict=True):
-        angle = int((wheel.joint.angle + ANGLE_LIMIT) * ANGLES_PER_RADIAN + 0.5)
-        phase = int(wheel.phase * PHASES_PER_RADIAN + 0.5) % PHASES
-        part = layers[wheel_rows]
-        part += pictures[min(max(angle, 0), ANGLES - 1)][phase]
+    angle = min(max(int((steering + ANGLE_LIMIT) * ANGLES_PER_RADIAN + 0.5), 0), ANGLES - 1)
+    for (wheel_rows, pictures), phase in zip(wheel_tables(len(frame)), phases, strict=True):
+        turned = pictures[angle % len(pictures)]  # there is but one of a rear wheel
+        part = layers[:, wheel_rows]
+        part += turned[int(phase * PHASES_PER_RADIAN + 0.5) % PHASES]
     lay(frame, (rows, columns, layers))
 
 
 def draw_zooming_car(frame: np.ndarray, zoom: float) -> None:
     """Lay the car with straight wheels over a frame of the first second."""
-    lay(frame, zooming_patch(round(zoom, 3)))
+    lay(frame, zooming_patch(len(frame), round(zoom, 3)))
 
 
 def lay(frame: np.ndarray, patch: Patch) -> None:
-    rows, columns, layers = patch
+    rows, columns, (paint, shine) = patch
     view = frame[rows, columns]
-    mixture = view * layers[:, 1]
-    mixture += layers[:, 0]
+    mixture = view * shine
+    mixture += paint
     mixture >>= 8
     view[:] = mixture
 
 
 @functools.cache
-def hull_patch() -> Patch:
+def hull_patch(frame_size: int) -> Patch:
     """The hull at full zoom, in a patch with room for the wheels."""
-    rows, columns = _extent(_picture(FULL_ZOOM, [(i, 0.4, 0.0) for i in range(4)]))
-    return *_in_frame(rows, columns), _picture(FULL_ZOOM, [])[rows, :, columns].copy()
+    rows, columns = _extent(_picture(frame_size, FULL_ZOOM, [(i, 0.4, 0.0) for i in range(4)]))
+    hull = _picture(frame_size, FULL_ZOOM, [])[:, rows, columns].copy()
+    return *_in_frame(frame_size, rows, columns), hull
 
 
 @functools.cache
-def wheel_tables() -> list[tuple[slice, list[list[np.ndarray]]]]:
+def wheel_tables(frame_size: int) -> list[tuple[slice, list[list[np.ndarray]]]]:
     """What each wheel adds to some rows of the hull's patch: these rows, [angle][phase] layers."""
-    return [_wheel_table(number) for number in range(4)]
+    angles = np.linspace(-ANGLE_LIMIT, ANGLE_LIMIT, ANGLES)
+    return [_wheel_table(frame_size, i, angles if i < 2 else [0.0]) for i in range(4)]
 
 
 @functools.cache
-def zooming_patch(zoom: float) -> Patch:
-    layers = _picture(zoom, [(i, 0.0, 0.0) for i in range(4)])
+def zooming_patch(frame_size: int, zoom: float) -> Patch:
+    layers = _picture(frame_size, zoom, [(i, 0.0, 0.0) for i in range(4)])
     rows, columns = _extent(layers)
-    return *_in_frame(rows, columns), layers[rows, :, columns].copy()
+    return *_in_frame(frame_size, rows, columns), layers[:, rows, columns].copy()
 
 
-def _wheel_table(number: int) -> tuple[slice, list[list[np.ndarray]]]:
+def _wheel_table(frame_size: int, number: int, angles) -> tuple[slice, list[list[np.ndarray]]]:
     # Wheels are drawn below the hull. Their table holds picture(hull and wheel) - picture(hull),
     # wrapping around in uint16, so that adding it to the hull brings the covered wheel.
-    patch_rows, patch_columns, hull = hull_patch()
-    rows = slice(patch_rows.start - FRAME_Y, patch_rows.stop - FRAME_Y)
-    columns = slice(patch_columns.start - FRAME_X, patch_columns.stop - FRAME_X)
+    patch_rows, patch_columns, hull = hull_patch(frame_size)
+    first_row, first_column = FRAME_Y * frame_size // 96, FRAME_X * frame_size // 96
+    rows = slice(patch_rows.start - first_row, patch_rows.stop - first_row)
+    columns = slice(patch_columns.start - first_column, patch_columns.stop - first_column)
     phases = np.arange(PHASES) / PHASES_PER_RADIAN
     table = []
-    for angle in np.linspace(-ANGLE_LIMIT, ANGLE_LIMIT, ANGLES):
+    for angle in angles:
         shine = _shine(FULL_ZOOM, [(number, angle, 0.0)])  # rolling changes the paint only
         paints = [_draw(BLACK, FULL_ZOOM, [(number, angle, phase)]) for phase in phases]
-        table.append([_layers(paint, shine)[rows, :, columns] - hull for paint in paints])
-    layers = np.array(table)
-    touched = np.flatnonzero(layers.any(axis=(0, 1, 3, 4, 5)))
+        layers = [_layers(frame_size, paint, shine)[:, rows, columns] for paint in paints]
+        table.append([picture - hull for picture in layers])
+    differences = np.array(table)
+    touched = np.flatnonzero(differences.any(axis=(0, 1, 2, 4, 5)))
     touched_rows = slice(touched[0], touched[-1] + 1)
-    return touched_rows, [list(pictures) for pictures in layers[:, :, touched_rows].copy()]
+    return touched_rows, [list(pictures) for pictures in differences[:, :, :, touched_rows].copy()]
 
 
-def _picture(zoom: float, wheels: list[tuple[int, float, float]]) -> np.ndarray:
-    """(12, 2, 24, 3) uint16 layers of the hull and some wheels: (number, angle, phase) each."""
-    return _layers(_draw(BLACK, zoom, wheels), _shine(zoom, wheels))
+def _picture(frame_size: int, zoom: float, wheels: list[tuple[int, float, float]]) -> np.ndarray:
+    """Layers of the hull and some wheels: (number, angle, phase) each."""
+    return _layers(frame_size, _draw(BLACK, zoom, wheels), _shine(zoom, wheels))
 
 
-def _layers(on_black: np.ndarray, shine: np.ndarray) -> np.ndarray:
-    return np.stack([on_black * 256, shine], axis=1).astype(np.uint16)
+def _layers(frame_size: int, on_black: np.ndarray, shine: np.ndarray) -> np.ndarray:
+    """(2, 12, 24, 3) or (2, 8, 16, 3) uint16"""
+    size = tuple(pixels * frame_size // 96 for pixels in FRAME_SIZE)
+    rounding = 0 if frame_size == 96 else 128  # stock's frame is truncated, what is shrunk rounded
+    layers = on_black * 256 + rounding, shine
+    return np.array(
+        [cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in layers]
+    ).astype(np.uint16)
 
 
 def _shine(zoom: float, wheels) -> np.ndarray:
@@ -128,7 +143,7 @@ def _shine(zoom: float, wheels) -> np.ndarray:
 
 
 def _draw(ground: tuple, zoom: float, wheels) -> np.ndarray:
-    """(12, 24, 3) the crop at the frame's resolution."""
+    """(12, 24, 3) the crop at the resolution of a frame of 96."""
     surface = pygame.Surface(CROP_SIZE)
     surface.fill(ground)
     for number, angle, phase in wheels:
@@ -162,12 +177,13 @@ def _draw_polygon(surface, color, zoom: float, points) -> None:
 
 def _extent(layers: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of the crop that the car covers."""
-    rows, columns = np.nonzero((layers[:, 1] != 256).any(axis=2))
+    rows, columns = np.nonzero((layers[1] != 256).any(axis=2))
     return slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
 
 
-def _in_frame(rows: slice, columns: slice) -> tuple[slice, slice]:
+def _in_frame(frame_size: int, rows: slice, columns: slice) -> tuple[slice, slice]:
+    first_row, first_column = FRAME_Y * frame_size // 96, FRAME_X * frame_size // 96
     return (
-        slice(FRAME_Y + rows.start, FRAME_Y + rows.stop),
-        slice(FRAME_X + columns.start, FRAME_X + columns.stop),
+        slice(first_row + rows.start, first_row + rows.stop),
+        slice(first_column + columns.start, first_column + columns.stop),
     )

@@ -32,13 +32,17 @@ gym.register(
 def make_env(env_id: str, render_mode: str | None = None, **options: Any) -> gym.Env:
     """A CarRacing environment: stock's, our fast one with the same physics, or M's dream of it.
 
+    Ours draws at once what `shrink` would make of stock's frame: nobody here looks at a larger one.
+
     Args:
-        options: of the dream alone: see `DreamCarRacing`.
+        options: see `DreamCarRacing` and `FastCarRacing`.
 
     Without a display SDL is told to draw in memory, which is all that the stock renderer needs.
     """
     if render_mode != "human" and sys.platform == "linux" and not has_display():
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    if env_id == FAST_ID:
+        options.setdefault("frame_size", FRAME_SIZE)
     checked = env_id == STOCK_ID
     return gym.make(env_id, render_mode=render_mode, disable_env_checker=not checked, **options)
 
@@ -49,7 +53,12 @@ def has_display() -> bool:
 
 
 def shrink(obs: np.ndarray) -> np.ndarray:
-    """obs (96, 96, 3) uint8 -> (64, 64, 3) uint8 by area, the status bar included."""
+    """obs (96, 96, 3) uint8 -> (64, 64, 3) uint8 by area, the status bar included.
+
+    What has that size already stays as it is.
+    """
+    if len(obs) == FRAME_SIZE:
+        return obs
     return cv2.resize(obs, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_AREA)
 
 

@@ -26,7 +26,7 @@ from gymnasium.error import InvalidAction
 
 from utils.simulator.car_sprites import draw_car, draw_zooming_car, wheel_tables
 from utils.simulator.dashboard import draw_dashboard
-from utils.simulator.track_canvas import FRAME_H, TrackCanvas
+from utils.simulator.track_canvas import TrackCanvas
 
 PROVED_EQUAL_TO = "1.4.0"  # the Gymnasium version whose CarRacing the tests compare with
 
@@ -111,15 +111,39 @@ class FastCar(dynamics.Car):
             w.skid_start = None
 
 
+class Tile:
+    """A part of the road; stock notes on it its number, its colour, and whether it was visited."""
+
+    def __init__(self, fixture: Any) -> None:
+        self.fixtures = [fixture]
+        fixture.userData = self
+
+
+class RoadBody:
+    """Takes the world's place while stock lays a track: each tile becomes a part of one body.
+
+    Stock's tiles are bodies, hundreds of them, and Box2D visits all bodies in every step. Tiles are
+    only felt, by the contact listener, so they move nothing either way.
+    """
+
+    def __init__(self, world: Any) -> None:
+        self.body = world.CreateStaticBody()
+
+    def CreateStaticBody(self, fixtures: Any) -> Tile:  # noqa: N802
+        """What stock asks the world for."""
+        return Tile(self.body.CreateFixture(fixtures))
+
+
 class TouchDetector(FrictionDetector):
     """Stock's contact rules with fewer look-ups; it also notes which tiles to repaint."""
 
     def _contact(self, contact: Any, begin: bool) -> None:
-        tile, other = contact.fixtureA.body.userData, contact.fixtureB.body.userData
-        if other is not None and "road_friction" in other.__dict__:
-            tile, other = other, tile
-        elif tile is None or "road_friction" not in tile.__dict__:
-            return
+        first, second = contact.fixtureA, contact.fixtureB
+        tile, other = first.userData, second.body.userData
+        if tile is None:
+            tile, other = second.userData, first.body.userData
+            if tile is None:
+                return
         env = self.env
         if tile.idx not in env.touched:
             env.touched.add(tile.idx)
@@ -143,13 +167,21 @@ class TouchDetector(FrictionDetector):
 
 
 class FastCarRacing(CarRacing):
-    """CarRacing with the same arguments, spaces, options and seeds as stock's."""
+    """CarRacing with the same arguments, spaces, options and seeds as stock's.
+
+    Args:
+        frame_size: pixels per side of an observation: 96 as stock's, or 64: what `envs.shrink`
+            makes of that, drawn at once.
+    """
 
     car: FastCar  # stock's None lasts until the first reset
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, frame_size: int = 96, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.canvas = TrackCanvas()
+        gym.utils.EzPickle.__init__(self, *args, frame_size=frame_size, **kwargs)
+        self.frame_size = frame_size
+        self.observation_space = gym.spaces.Box(0, 255, (frame_size, frame_size, 3), np.uint8)
+        self.canvas = TrackCanvas(frame_size)
         self.touched: set[int] = (
             set()
         )  # numbers of the tiles that have taken on the colour of touched ones
@@ -172,17 +204,26 @@ class FastCarRacing(CarRacing):
         self.road_poly = []
         if self.domain_randomize:
             self._reinit_colors((options or {}).get("randomize", True))
+        world, self.world = self.world, RoadBody(self.world)
+        self.road_body = self.world.body
         while not self._create_track():
             if self.verbose:
                 print("retry to generate track")
+        self.world = world
         self.car = FastCar(self.world, *self.track[0][1:4])
         self.touched.clear()
         self.to_repaint.clear()
         self.canvas.paint(self.road_poly, self.bg_color, self.grass_color)
-        wheel_tables()  # takes a second, once; not while somebody already drives
+        wheel_tables(self.frame_size)  # takes a second, once; not while somebody already drives
         if self.render_mode == "human":
             self.render()
         return self.step(None)[0], {}
+
+    def _destroy(self) -> None:
+        if self.road:
+            self.world.DestroyBody(self.road_body)
+            self.road = []
+            self.car.destroy()
 
     def step(self, action: np.ndarray | int | None) -> tuple[np.ndarray, float, bool, bool, dict]:
         assert self.car is not None
@@ -232,24 +273,26 @@ class FastCarRacing(CarRacing):
         return step_reward, terminated
 
     def _observe(self) -> np.ndarray:
-        """A new frame (96, 96, 3) uint8, of the score before this step's 0.1 is subtracted."""
+        """A new frame, of the score before this step's 0.1 is subtracted."""
         self._repaint_touched()
         car, t = self.car, self.t
         hull, wheels = car.hull, car.wheels
         position, velocity = hull.position, hull.linearVelocity
         zoom = 0.1 * SCALE * max(1 - t, 0) + ZOOM * SCALE * min(t, 1)
-        frame = np.empty((96, 96, 3), np.uint8)
-        self.canvas.view(frame[:FRAME_H], position.x, position.y, hull.angle, zoom)
+        frame = np.empty((self.frame_size, self.frame_size, 3), np.uint8)
+        horizon = self.frame_size * 7 // 8
+        self.canvas.view(frame[:horizon], position.x, position.y, hull.angle, zoom)
+        steering = wheels[0].joint.angle
         if t < 1:
             draw_zooming_car(frame, zoom)
         else:
-            draw_car(frame, wheels)
+            draw_car(frame, steering, [wheel.phase for wheel in wheels])
         draw_dashboard(
-            frame[FRAME_H:],
+            frame[horizon:],
             self.reward,
             math.hypot(velocity.x, velocity.y),
             [wheel.omega for wheel in wheels],
-            wheels[0].joint.angle,
+            steering,
             hull.angularVelocity,
         )
         return frame

@@ -9,34 +9,43 @@ by coarser copies of the picture.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from gymnasium.envs.box2d import car_racing as stock
 
-FRAME_W, FRAME_H = 96, 84  # the frame without the status bar
-PIXEL_W, PIXEL_H = stock.WINDOW_W / 96, stock.WINDOW_H / 96  # window pixels per frame pixel
-VIEW_W, VIEW_H = FRAME_W * PIXEL_W, FRAME_H * PIXEL_H  # window pixels
+VIEW_W, VIEW_H = stock.WINDOW_W, stock.WINDOW_H * 7 / 8  # window pixels, without the status bar
 # The car's place, in window pixels from the left and from the top.
 CAMERA_X, CAMERA_Y = stock.WINDOW_W / 2, stock.WINDOW_H * 3 / 4
 FULL_ZOOM = stock.ZOOM * stock.SCALE  # window pixels per unit after the first second
 
-DENSITY = 3.6  # texels per unit of the fine picture; a frame pixel spans 0.64 x 0.51 units
-BLOCK = 64  # texels; the fine picture is painted in blocks of this size ...
-OVERSIZE = 4  # ... this many times larger, then shrunk, which makes smooth edges
-CANVAS_W, CANVAS_H = 26 * BLOCK, 22 * BLOCK  # 462 x 391 units; the widest track has 411 x 323
-START_SPAN = 400  # texels per side of the half-size picture around the start
-WORLD_SPAN = 624  # texels per side of the quarter-size picture: the field and black around it
-MOST_TEXELS = 3.5  # per frame pixel; above that a coarser picture is used
+
+class Sampling(NamedTuple):
+    """How a pixel of a frame comes of the fine picture: as the mean of two samples."""
+
+    density: float  # texels per unit
+    oversize: int  # as many times larger it is painted, then shrunk, which makes smooth edges
+    distance: float  # of the samples from each other, pixels of a frame of 96
+    weight: float  # of the first sample
+
 
 # A frame pixel of stock is the mean over a box of 0.64 x 0.51 units. Bilinear interpolation of
-# texels blurs about as much as 0.51 units do; two samples this far apart make it 0.64 across.
-SAMPLE_OFFSET = 0.22  # frame pixels to either side
+# texels of 0.28 units blurs about as much as 0.51 units do; two samples beside each other make it
+# 0.64 across. In a frame of 64 pixels each is one pixel of stock's and half of the next, which it
+# shares: so the sample on that side counts half, and texels of 0.5 units blur about as much.
+SAMPLING = {96: Sampling(3.6, 4, 0.44, 1 / 2), 64: Sampling(2.0, 8, 0.95, 2 / 3)}
+
+BLOCK = 256  # pixels per side of what is painted at a time, before it is shrunk
+FINE_W, FINE_H = 460, 390  # units that the fine picture holds; the widest track has 411 x 323
+START_SPAN = 220  # units per side of the half-size picture around the start
+WORLD_SPAN = 690  # units per side of the quarter-size picture: the field and black around it
+MOST_TEXELS = 3.5  # per frame pixel; above that a coarser picture is used
 
 # Stock's polygons contain their outline, so they are half a window pixel wider than drawn. So are
 # OpenCV's, and blocks are painted at nearly the window's scale: no correction is needed.
-OUTSET = 0.03  # units; the same for the grass, which is not painted by OpenCV
-INNER_MARGIN = 0.02  # of a tile's width on each side, left as it is when the tile is repainted
+OUTSET = 0.04  # units; the same for the grass, which is not painted by OpenCV
+INNER_MARGIN = 1  # texel on each side of a tile, left as it is when the tile is repainted
 TEXELS_PER_CACHE_LINE = 16
 SHIFT = 4  # fractional bits of the coordinates that OpenCV gets
 
@@ -65,6 +74,22 @@ class Picture:
             and self.bottom + reach_y < y < self.bottom + rows / self.density - reach_y
         )
 
+    def fetch(self, x: float, y: float, reach_x: float, reach_y: float) -> None:
+        """Read one texel of every cache line in this box.
+
+        Where many worlds take turns with networks, the texels are never in the cache. Reading them
+        in order lets the processor fetch ahead; a view, cut out at an angle, waits for each line.
+        """
+        left = int((x - reach_x - self.left) * self.density)
+        right = int((x + reach_x - self.left) * self.density)
+        bottom = int((y - reach_y - self.bottom) * self.density)
+        top = int((y + reach_y - self.bottom) * self.density)
+        box = self.texels[
+            max(bottom, 0) : max(top, 0), max(left, 0) : max(right, 0) : TEXELS_PER_CACHE_LINE, 0
+        ]
+        if box.size:
+            box.max()
+
 
 class TrackCanvas:
     """Paints one track and cuts views out of it.
@@ -73,18 +98,29 @@ class TrackCanvas:
     field. If the car leaves the first one, that is painted anew around the car.
     """
 
-    def __init__(self) -> None:
-        def picture(rows: int, columns: int, shrink: int) -> Picture:
-            return Picture(np.empty((rows, columns, 4), np.uint8), DENSITY / shrink)
+    def __init__(self, frame_size: int = 96) -> None:
+        """frame_size: pixels per side of the whole frame that the view is a part of, 96 or 64."""
+        self.sampling = SAMPLING[frame_size]
+        density, self.oversize, *_ = self.sampling
 
-        self.fine = picture(CANVAS_H, CANVAS_W, 1)
+        def picture(width: float, height: float, shrink: int) -> Picture:
+            rows, columns = (
+                math.ceil(units * density * self.oversize / BLOCK)
+                * (BLOCK // (self.oversize * shrink))
+                for units in (height, width)
+            )
+            return Picture(np.empty((rows, columns, 4), np.uint8), density / shrink)
+
+        self.fine = picture(FINE_W, FINE_H, 1)
         near = picture(START_SPAN, START_SPAN, 2)
-        worlds = [picture(WORLD_SPAN // n, WORLD_SPAN // n, 4 * n) for n in (1, 2, 4)]
+        worlds = [picture(WORLD_SPAN, WORLD_SPAN, n) for n in (4, 8, 16)]
         for world in worlds:
             world.whole_world = True
         self.pictures = [self.fine, near, *worlds]
-        self.samples = np.empty((2, FRAME_H, FRAME_W, 4), np.uint8)
-        self.block = np.empty((BLOCK * OVERSIZE, BLOCK * OVERSIZE, 4), np.uint8)
+        self.block = np.empty((BLOCK, BLOCK, 4), np.uint8)
+        self.pixel_width = stock.WINDOW_W / frame_size  # window pixels per frame pixel
+        self.places = _places(frame_size, *self.sampling[2:])
+        self.samples = np.empty((*self.places.shape[:2], 4), np.uint8)
 
     def paint(
         self, road_poly: list, bg_color: Iterable[float], grass_color: Iterable[float]
@@ -108,75 +144,81 @@ class TrackCanvas:
             cv2.fillConvexPoly(picture.texels, inner_parts[polygon], color, cv2.LINE_8, SHIFT)
 
     def view(self, out: np.ndarray, x: float, y: float, angle: float, zoom: float) -> None:
-        """Fill out (84, 96, 3) with the view from a car at (x, y), `angle` radians left of up.
+        """Fill out (84, 96, 3) or (56, 64, 3) with the view from a car.
 
-        zoom: window pixels per unit.
+        It is at (x, y) and looks `angle` radians left of up; zoom: window pixels per unit.
         """
         cos, sin = math.cos(angle), math.sin(angle)
-        picture = self._picture_for(x, y, cos, sin, zoom)
+        ahead = (CAMERA_Y - VIEW_H / 2) / zoom  # from the car to the view's centre
+        across, down = VIEW_W / zoom / 2, VIEW_H / zoom / 2
+        box = (
+            *(x - sin * ahead, y + cos * ahead),
+            *(abs(cos) * across + abs(sin) * down, abs(sin) * across + abs(cos) * down),
+        )
+        picture = self._picture_for(zoom, *box)
         k = picture.density / zoom  # texels per window pixel
-        right = (0.5 - SAMPLE_OFFSET) * PIXEL_W - CAMERA_X  # of the first sample, from the car
-        up = CAMERA_Y - 0.5 * PIXEL_H
-        column_x, column_y = k * PIXEL_W * cos, k * PIXEL_W * sin
-        row_x, row_y = k * PIXEL_H * sin, -k * PIXEL_H * cos
-        first_x = picture.density * (x - picture.left) + k * (cos * right - sin * up) - 0.5
-        first_y = picture.density * (y - picture.bottom) + k * (sin * right + cos * up) - 0.5
-        _fetch(picture.texels, (first_y, column_y, row_y), (first_x, column_x, row_x))
-        for sample in self.samples:
-            matrix = np.array(((column_x, row_x, first_x), (column_y, row_y, first_y)))
-            cv2.warpAffine(
-                picture.texels,
-                matrix,
-                (FRAME_W, FRAME_H),
-                sample,
-                cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            )
-            first_x += 2 * SAMPLE_OFFSET * column_x
-            first_y += 2 * SAMPLE_OFFSET * column_y
-        first, second = self.samples
-        cv2.addWeighted(first, 0.5, second, 0.5, 0, first)
+        column = picture.density * (x - picture.left) - 0.5  # of the car
+        row = picture.density * (y - picture.bottom) - 0.5
+        to_texels = np.array(((k * cos, -k * sin, column), (k * sin, k * cos, row)))
+        texels = cv2.transform(self.places, to_texels)
+        picture.fetch(*box)
+        cv2.remap(
+            picture.texels,
+            texels,
+            None,
+            cv2.INTER_LINEAR,
+            self.samples,  # type: ignore[call-overload]
+        )
+        first, second = self.samples[: len(out)], self.samples[len(out) :]
+        weight = self.sampling.weight
+        cv2.addWeighted(first, weight, second, 1 - weight, 0, first)
         cv2.cvtColor(first, cv2.COLOR_BGRA2BGR, out)
 
-    def _picture_for(self, x: float, y: float, cos: float, sin: float, zoom: float) -> Picture:
-        """The finest picture that suits the zoom and holds the view."""
-        ahead = (CAMERA_Y - VIEW_H / 2) / zoom  # from the car to the view's centre
-        cos, sin, x, y = abs(cos), abs(sin), x - sin * ahead, y + cos * ahead
-        reach = (cos * VIEW_W + sin * VIEW_H) / zoom / 2, (sin * VIEW_W + cos * VIEW_H) / zoom / 2
+    def _picture_for(
+        self, zoom: float, x: float, y: float, reach_x: float, reach_y: float
+    ) -> Picture:
+        """The finest picture that suits the zoom and holds the box of these half sizes."""
         if zoom >= FULL_ZOOM:
-            if not self.fine.holds(x, y, *reach):
+            if not self.fine.holds(x, y, reach_x, reach_y):
                 self.fine.place(x, y)
                 self._paint_fine()
                 self._find_inner_parts()
             return self.fine
         for picture in self.pictures[:-1]:
-            if PIXEL_W * picture.density / zoom < MOST_TEXELS and picture.holds(x, y, *reach):
+            texels = self.pixel_width * picture.density / zoom
+            if texels < MOST_TEXELS and picture.holds(x, y, reach_x, reach_y):
                 return picture
         return self.pictures[-1]
 
     def _find_inner_parts(self) -> None:
         """Polygons less their smooth edges, which keep their colour when a tile is repainted."""
-        inner = self.corners + (self.corners[:, [1, 0, 3, 2]] - self.corners) * INNER_MARGIN
+        margin = INNER_MARGIN / self.fine.density / (2 * stock.TRACK_WIDTH)
+        inner = self.corners + (self.corners[:, [1, 0, 3, 2]] - self.corners) * margin
         self.inner_parts = [(p, _fixed_point(inner, p)) for p in self.pictures[:2]]
 
     def _paint_fine(self) -> None:
         Field(self.fine, self.field_colors).paint(self.fine.texels)
-        field = Field(self.fine, self.field_colors, OVERSIZE)
-        corners = _fixed_point(self.corners, self.fine, OVERSIZE)
-        side = BLOCK * OVERSIZE << SHIFT
+        field = Field(self.fine, self.field_colors, self.oversize)
+        corners = _fixed_point(self.corners, self.fine, self.oversize)
+        side = BLOCK << SHIFT
+        size = BLOCK // self.oversize  # texels
+        rows, columns = (count // size for count in self.fine.texels.shape[:2])
         low, high = corners.min(1) // side, corners.max(1) // side
         members: dict[tuple[int, int], list[int]] = {}  # block: its polygons, in drawing order
         for polygon, (left, bottom, right, top) in enumerate(np.hstack([low, high]).tolist()):
-            for column in range(max(left, 0), min(right, CANVAS_W // BLOCK - 1) + 1):
-                for row in range(max(bottom, 0), min(top, CANVAS_H // BLOCK - 1) + 1):
+            for column in range(max(left, 0), min(right, columns - 1) + 1):
+                for row in range(max(bottom, 0), min(top, rows - 1) + 1):
                     members.setdefault((row, column), []).append(polygon)
         for (row, column), polygons in members.items():
-            field.paint(self.block, row * BLOCK * OVERSIZE, column * BLOCK * OVERSIZE)
+            field.paint(self.block, row * BLOCK, column * BLOCK)
             corners_here = corners[polygons] - (column * side, row * side)
             for polygon, points in zip(polygons, corners_here, strict=True):
                 cv2.fillConvexPoly(self.block, points, self.colors[polygon], cv2.LINE_8, SHIFT)
-            self.fine.texels[
-                row * BLOCK : (row + 1) * BLOCK, column * BLOCK : (column + 1) * BLOCK
-            ] = halved(halved(self.block))
+            shrunk = self.block
+            while len(shrunk) > size:
+                shrunk = halved(shrunk)
+            top, left = row * size, column * size
+            self.fine.texels[top : top + size, left : left + size] = shrunk
 
     def _paint_coarse(self, start: np.ndarray) -> None:
         _, near, world, *rest = self.pictures
@@ -207,22 +249,19 @@ class TrackCanvas:
         ]
 
 
-def _fetch(texels: np.ndarray, *axes: tuple[float, float, float]) -> None:
-    """Read one texel of every cache line in the box that a view is cut from.
-
-    Where many worlds take turns with networks, the texels are never in the cache. Reading them in
-    order lets the processor fetch ahead; the warp, which walks at an angle, waits for each line.
-
-    axes: rows, then columns; each the view's first texel and its step per pixel right and down.
+def _places(frame_size: int, distance: float, weight: float) -> np.ndarray:
+    """Where to look for each pixel of a view: (2 * rows, columns, 2) float32, all of the first
+    samples before the second ones; window pixels to the right of the car and ahead of it.
     """
-    spans = []
-    for first, right, down in axes:
-        across, down = FRAME_W * right, FRAME_H * down
-        ends = first, first + across, first + down, first + across + down
-        spans.append(slice(max(int(min(ends)), 0), max(int(max(ends)), 0)))
-    box = texels[spans[0], spans[1]][:, ::TEXELS_PER_CACHE_LINE, 0]
-    if box.size:
-        box.max()
+    pixels = np.arange(96)[None] + 0.5
+    centres = cv2.resize(pixels, (frame_size, 1), interpolation=cv2.INTER_AREA)[0]
+    to_shared = np.tile((distance, -distance), frame_size // 2)
+    ahead = CAMERA_Y - centres[: frame_size * 7 // 8] * stock.WINDOW_H / 96
+    places = [
+        np.meshgrid((centres + shift * to_shared) * stock.WINDOW_W / 96 - CAMERA_X, ahead)
+        for shift in (weight - 1, weight)
+    ]
+    return np.concatenate([np.stack(xy, -1) for xy in places]).astype(np.float32)
 
 
 def halved(texels: np.ndarray) -> np.ndarray:
@@ -251,7 +290,7 @@ class Field:
         field_x, grass_x = _stripes(picture.left, density, columns * oversize)
         field_y, grass_y = _stripes(picture.bottom, density, rows * oversize)
         _, examples, self.which = np.unique(
-            field_y + 2 * grass_y, return_index=True, return_inverse=True
+            field_y + 1000 * grass_y, return_index=True, return_inverse=True
         )
         ground, grass = np.array(colors, np.float64)
         grassy = ground + grass_x[:, None] * (grass - ground)
