@@ -43,8 +43,8 @@ FLAGS = {
     2: {"latent_dim": tiny.LATENT_DIM, "epochs": 2, "batch": 16, "pool": 2, "threads": 1},
     3: {},
     4: {"hidden": tiny.HIDDEN, "mixtures": 2, "epochs": 2, "length": 20, "threads": 1},
-    5: {"rounds": 1, "laps": 1, "generations": 1, "population": 6, "tracks": 1, "sigma": 0.1,
-        "select_tracks": 0, "patience": 20},
+    5: {"start": "imitation", "rounds": 1, "laps": 1, "generations": 1, "population": 6,
+        "tracks": 1, "replayed": 0, "fitness": "score", "select_tracks": 0, "patience": 20},
     6: {"episodes": 1, "first_seed": 6, "env_id": "FastCarRacing-v0", "film": "none"},
 }  # fmt: skip
 

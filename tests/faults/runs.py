@@ -43,8 +43,9 @@ FLAGS = {
     3: {"workers": 2},
     4: {"hidden": tiny.HIDDEN, "mixtures": 2, "epochs": 3, "length": 20, "workers": 1,
         "threads": 1},
-    5: {"rounds": 2, "laps": 2, "generations": 3, "population": 6, "tracks": 2, "sigma": 0.1,
-        "select_tracks": 1, "select_every": 1, "patience": 30, "workers": 2},
+    5: {"start": "imitation", "rounds": 2, "laps": 2, "generations": 3, "population": 6,
+        "tracks": 2, "replayed": 0, "fitness": "score", "select_tracks": 1, "select_every": 1,
+        "patience": 30, "workers": 2},
     6: {"episodes": 6, "first_seed": 6, "controller": "straight_on",
         "env_id": "FastCarRacing-v0", "workers": 2},
 }  # fmt: skip
