@@ -162,13 +162,7 @@ class TrackCanvas:
         to_texels = np.array(((k * cos, -k * sin, column), (k * sin, k * cos, row)))
         texels = cv2.transform(self.places, to_texels)
         picture.fetch(*box)
-        cv2.remap(
-            picture.texels,
-            texels,
-            None,
-            cv2.INTER_LINEAR,
-            self.samples,  # type: ignore[call-overload]
-        )
+        cv2.remap(picture.texels, texels, None, cv2.INTER_LINEAR, self.samples)  # type: ignore
         first, second = self.samples[: len(out)], self.samples[len(out) :]
         weight = self.sampling.weight
         cv2.addWeighted(first, weight, second, 1 - weight, 0, first)
