@@ -243,7 +243,7 @@ def test_the_distribution_takes_the_share_of_the_step_that_is_planned(tmp_path):
 
 
 def test_with_duels_every_pair_drives_tracks_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.evolution.schedule.SKILLED", 0.0)  # nobody is a beginner
+    monkeypatch.setattr("utils.evolution.schedule.for_beginners", lambda plan: plan)
     search, hill = begin(tmp_path), Hill()
     plan = {"replayed": 1, "scouted": 2, "fitness": "duels"}
     advance(search, hill, **plan)
