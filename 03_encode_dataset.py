@@ -57,7 +57,9 @@ def main(argv: list[str] | None = None) -> None:
     with (
         tqdm(total=len(missing), desc="encoding", unit="episode", disable=not missing) as bar,
         Workers(
-            min(s.WORKERS, len(missing)), OneAtATime, {"function": encode, "vae": vae},
+            min(s.WORKERS, len(missing)),
+            OneAtATime,
+            {"function": encode, "vae": vae},
             preload=["utils.world_model.latents"],
         ) as workers,
     ):

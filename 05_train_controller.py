@@ -73,6 +73,7 @@ LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tra
 MOST_SIGMA = 0.2  # a wider population is mostly wrecks; halved whenever the mean stands still
 MEAN_RATE = 0.5  # share of the proposed step taken; half-steps average the tracks' luck out
 FITNESS = "duels"  # of a candidate with its mirror image; "score" ranks all, after an imitation
+GRASS_COST = 0.3  # points a wheel and frame off the road in duels; halved with MOST_SIGMA
 PATIENCE = 100  # frames without a new tile after which a candidate's race is given up
 STARTS = 8  # dreams of each candidate, from moments of real drives
 HORIZON = 600  # frames of each; in 250 C learns full gas, and leaves the road right after them
@@ -204,9 +205,9 @@ def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace
         LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1),
         STARTS=whole(1, DREAMS), HORIZON=whole(1, MAX_FRAMES), TEMPERATURE=number(0, 10),
         AVERAGED=whole(1), OWN=number(0, 1), FAILING=number(0, 1), BEGINNING=number(0, 1),
-        LATENTS=folder(),
-        OWN_LATENTS=folder(), SEED=seed(), ENV_ID=choice(*ENV_IDS), WORKERS=processes(),
-        CLUSTER=address(), CHECKPOINTS=folder(), IMITATION=folder(), NAME=word(),
+        GRASS_COST=number(0, 10), SEED=seed(), ENV_ID=choice(*ENV_IDS), WORKERS=processes(),
+        CLUSTER=address(), LATENTS=folder(), OWN_LATENTS=folder(), CHECKPOINTS=folder(),
+        IMITATION=folder(), NAME=word(),
     )  # fmt: skip
 
 

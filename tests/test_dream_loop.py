@@ -28,9 +28,7 @@ def one_round(number):
     )  # fmt: skip
     tiny.stage(1, agent_episodes=DRIVES * number, workers=0, **HOME)
     tiny.stage(3, workers=0, **OWN, **HOME)
-    tiny.stage(
-        4, drives=DRIVES * number, old=1, earlier=2, length=50, workers=0, threads=1, **HOME
-    )
+    tiny.stage(4, drives=DRIVES * number, old=1, earlier=2, length=50, workers=0, threads=1, **HOME)
 
 
 def loop():

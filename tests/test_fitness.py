@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from utils.evolution.fitness import FITNESSES, GRASS_COST, MOST_DIFFERENCE
+from utils.evolution.fitness import FITNESSES, MOST_DIFFERENCE
 from utils.racing.race import FRAME_COST, Lap
 from utils.simulator.envs import MAX_FRAMES
 
 TILES = 300
+GRASS_COST = 0.3
 PAIR = np.array([[0, 1]])
 
 
@@ -21,7 +22,7 @@ def lap(frames=700, missed=0, grass=0, seed=1):
 def judged(name, laps, groups=PAIR):
     """The fitness of this name of candidates with these laps."""
     fitness = FITNESSES[name]
-    points = np.array([[fitness.worth(lap) for lap in row] for row in laps])
+    points = np.array([[fitness.worth(lap, GRASS_COST) for lap in row] for row in laps])
     return fitness.compare(points, groups)
 
 

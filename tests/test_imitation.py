@@ -95,8 +95,9 @@ class Track:
 
     def _lap(self, race):
         features = np.random.default_rng(race.seed).normal(2, 3, (60, WIDTH)).astype(np.float32)
-        return Lap(race.seed, 5.0, 60, 9, 300, False, features=features,
-                   advice=act(policy(), features))
+        return Lap(
+            race.seed, 5.0, 60, 9, 300, False, features=features, advice=act(policy(), features)
+        )
 
 
 def scale():

@@ -11,7 +11,7 @@ SETTINGS = {
     "WORLD": "track", "POPULATION": 8, "TRACKS": 3, "REPLAYED": 2, "SCOUTED": 0, "PATIENCE": 100,
     "LEAST_SIGMA": 0.03, "MOST_SIGMA": 0.2, "MEAN_RATE": 0.5, "FITNESS": "duels", "STARTS": 16,
     "HORIZON": 250, "TEMPERATURE": 1.0, "OWN": 0.3, "FAILING": 0.3, "BEGINNING": 0.2,
-    "AVERAGED": 10, "SELECT_TRACKS": 200, "SELECT_EVERY": 4, "START": "zeros",
+    "AVERAGED": 10, "GRASS_COST": 0.4, "SELECT_TRACKS": 200, "SELECT_EVERY": 4, "START": "zeros",
 }  # fmt: skip
 
 
@@ -70,6 +70,11 @@ def test_a_plan_narrows_down_to_its_least_sigma():
     assert scheduled(plan(), skilled()).most_sigma == 0.2
     assert scheduled(plan(), skilled(900, 900, 900)).most_sigma == 0.1
     assert scheduled(plan(), skilled(*[900] * 20)).most_sigma == 0.03
+
+
+def test_a_narrow_distribution_may_use_the_edges_of_the_road():
+    assert scheduled(plan(), skilled()).grass_cost == 0.4
+    assert scheduled(plan(), skilled(*[900] * 5)).grass_cost == 0.1
 
 
 def test_the_few_tracks_of_beginners_narrow_nothing():

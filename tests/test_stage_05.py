@@ -107,12 +107,12 @@ def planned(monkeypatch):
 def test_05_drives_as_its_constants_say(project, planned):
     tiny.stage(
         5, **FLAGS[5] | {"name": "other", "tracks": 5, "patience": 33, "replayed": 2,
-        "scouted": 4, "least_sigma": 0.01, "most_sigma": 0.3, "mean_rate": 0.7,
+        "scouted": 4, "least_sigma": 0.01, "most_sigma": 0.3, "mean_rate": 0.7, "grass_cost": 0.2,
         "fitness": "duels"},
     )  # fmt: skip
     assert planned == [
         Plan(world="track", population=6, tracks=5, replayed=2, scouted=4, patience=33,
-             least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels",
+             least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels", grass_cost=0.2,
              select_tracks=1, select_every=1,
              arithmetic=arithmetic(), starts=8, horizon=600, temperature=1.0, own=0.4,
              failing=0.3, beginning=0.15, averaged=3)
@@ -313,9 +313,7 @@ def test_05_in_the_dream_ends_the_same_in_one_go_or_in_three_with_any_workers(pr
     tiny.stage(5, **DREAMT)
     expected = load_arrays("checkpoints/dreamt_evolution.npz", "evolution")[1]
     for generations, workers in ((1, 1), (2, 2), (3, 0)):
-        tiny.stage(
-            5, **DREAMT | {"name": "pieces", "generations": generations, "workers": workers}
-        )
+        tiny.stage(5, **DREAMT | {"name": "pieces", "generations": generations, "workers": workers})
     found = load_arrays("checkpoints/pieces_evolution.npz", "evolution")[1]
     assert found.keys() == expected.keys()
     for name, array in expected.items():

@@ -107,8 +107,9 @@ def test_06_lets_v_look_less_often(project, monkeypatch):
 
     monkeypatch.setattr(Workers, "run", run)
     with pytest.raises(KeyboardInterrupt):
-        tiny.stage(6, episodes=2, first_seed=6, controller="straight_on",
-                   look_every=3, blind="dream")
+        tiny.stage(
+            6, episodes=2, first_seed=6, controller="straight_on", look_every=3, blind="dream"
+        )
     looks = [(race.seed, race.look_every, race.blind) for race in driven]
     assert looks == [(6, 3, "dream"), (7, 3, "dream")]
 

@@ -253,9 +253,7 @@ def test_a_v_that_diverges_stops_with_a_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny.save_episodes(tmp_path / "data" / "rollouts", [70, 60])
     script = importlib.import_module("02_train_vae")
-    monkeypatch.setattr(
-        script, "_loss", lambda vae, *_: (vae.mu.bias.sum() * float("nan"), {})
-    )
+    monkeypatch.setattr(script, "_loss", lambda vae, *_: (vae.mu.bias.sum() * float("nan"), {}))
     with pytest.raises(UserError, match="LEARNING_RATE"):
         tiny.stage(2, **V)
     assert not (tmp_path / "checkpoints" / "vae.pt").exists()

@@ -116,9 +116,7 @@ class Evolution:
             self._asked = asked
         return self._asked.copy()
 
-    def draw(
-        self, rng: np.random.Generator, most_sigma: float = np.inf
-    ) -> NDArray[np.float64]:
+    def draw(self, rng: np.random.Generator, most_sigma: float = np.inf) -> NDArray[np.float64]:
         """(n,) a draw from the distribution that is no candidate: nothing is told of it."""
         scale = min(self.sigma, most_sigma) * self._es.sigma_vec.scaling
         return self.mean + scale * rng.standard_normal(len(self._es.mean))
@@ -141,9 +139,7 @@ class Evolution:
         """The same distribution from which the next generation draws so many candidates."""
         return Evolution.from_state(self.state() | {"population": np.array(population)})
 
-    def tell(
-        self, candidates: ArrayLike, fitness: ArrayLike, mean_rate: float = 0.5
-    ) -> None:
+    def tell(self, candidates: ArrayLike, fitness: ArrayLike, mean_rate: float = 0.5) -> None:
         """Move on to the next generation.
 
         candidates  (population, n) as `ask` gave them

@@ -12,7 +12,6 @@ import numpy as np
 
 from utils.racing.race import FRAME_COST, Lap
 
-GRASS_COST = 0.3  # points a wheel and frame off the road, the price of the tiles missed that way
 MOST_DIFFERENCE = 40.0  # points that a duel on one track can be won by
 
 Groups = Sequence[Sequence[int]] | np.ndarray  # of candidates that drove the same tracks
@@ -21,13 +20,13 @@ Groups = Sequence[Sequence[int]] | np.ndarray  # of candidates that drove the sa
 class Fitness(NamedTuple):
     """One way to decide between candidates."""
 
-    worth: Callable[[Lap], float]  # of a race, in points
+    worth: Callable[[Lap, float], float]  # of a race, in points, at this price of grass
     compare: Callable[[np.ndarray, Groups], np.ndarray]  # points (N, races) -> fitness (N,)
     paired: bool  # each group is a candidate and its mirror image, and has tracks of its own
 
 
-def score(lap: Lap) -> float:
-    """The race's own."""
+def score(lap: Lap, grass_cost: float) -> float:
+    """The race's own; grass has no price."""
     return lap.score
 
 
@@ -36,16 +35,19 @@ def mean_points(points: np.ndarray, groups: Groups = ()) -> np.ndarray:
     return points.mean(1)
 
 
-def until_the_last_tile(lap: Lap) -> float:
+def until_the_last_tile(lap: Lap, grass_cost: float) -> float:
     """Points up to the last new tile, less a price for wheels on the grass.
 
     Scores say little about drivers that complete nine laps of ten: a missed tile costs 40 points, a
     wreck hundreds, and which candidate that happens to is chance. So a race counts up to its last
     new tile, not the idle frames after it; wheels on the grass cost points, since that is how tiles
     are missed and cars lost.
+
+    Args:
+        grass_cost: points a wheel and frame off the road.
     """
     visited = 1000 * lap.tiles / lap.total_tiles
-    return visited - FRAME_COST * lap.progress_frames - GRASS_COST * lap.grass
+    return visited - FRAME_COST * lap.progress_frames - grass_cost * lap.grass
 
 
 def duels(points: np.ndarray, groups: Groups) -> np.ndarray:

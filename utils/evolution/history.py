@@ -20,6 +20,7 @@ COLUMNS = (
     "least_sigma",
     "most_sigma",  # as the schedule has it
     "mean_rate",
+    "grass_cost",  # points a wheel and frame off the road in duels, as the schedule has it
     "frames",  # really driven since the search began
     "dreamt",  # frames likewise
     "starts",  # dreams of each candidate
@@ -37,7 +38,7 @@ COLUMNS = (
     "seconds",  # of this row
 )
 OF_BOTH = ("population", "least_sigma", "most_sigma", "mean_rate")  # settings of a plan, logged
-OF_TRACKS = (*OF_BOTH, "tracks", "scouted")
+OF_TRACKS = (*OF_BOTH, "tracks", "scouted", "grass_cost")
 OF_DREAMS = (*OF_BOTH, "starts", "horizon", "temperature")
 ALWAYS = ("generation", "frames", "sigma", "core_hours", "seconds")  # in every row
 

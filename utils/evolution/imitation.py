@@ -75,9 +75,7 @@ def imitate(
                 for seed in seeds.imitation(number, laps)
             ]
             done = _together(workers.run(races), meter)
-            save_arrays(
-                path, "imitation round", done._asdict(), made_from=origin, versions=game()
-            )
+            save_arrays(path, "imitation round", done._asdict(), made_from=origin, versions=game())
         data.append(done)
         meter = Meter(workers)
         features = (np.concatenate([r.features for r in data]) - scale.mean) / scale.sd

@@ -25,6 +25,7 @@ class Plan:
     most_sigma: float
     mean_rate: float
     fitness: str
+    grass_cost: float
     starts: int
     horizon: int
     temperature: float

@@ -21,7 +21,9 @@ def scheduled(plan: Plan, history: Sequence[Row]) -> Plan:
     skilled = since_skilled(history)
     if not skilled:
         return for_beginners(plan)
-    return replace(plan, most_sigma=max(plan.least_sigma, plan.most_sigma / 2 ** halvings(skilled)))
+    share = 0.5 ** halvings(skilled)
+    most_sigma = max(plan.least_sigma, plan.most_sigma * share)
+    return replace(plan, most_sigma=most_sigma, grass_cost=plan.grass_cost * share)
 
 
 def since_skilled(history: Sequence[Row]) -> Sequence[Row]:
@@ -43,10 +45,12 @@ def for_beginners(plan: Plan) -> Plan:
 
 
 def halvings(history: Sequence[Row]) -> int:
-    """How often the widest sigma has been halved: whenever the mean stood still.
+    """How often widest sigma and price of grass have been halved: whenever the mean stood still.
 
     A wide distribution finds its way through luck, but its mean can only be as good as what most
-    of it can do; so the limit falls like a learning rate on a plateau.
+    of it can do; so the limit falls like a learning rate on a plateau. And the price of grass with
+    it: a wide distribution strays far from any line and has to keep off the edges, a narrow one may
+    use them.
     """
     count, since, best = 0, 0, -float("inf")
     for score in (row["select_mean"] for row in history if "select_mean" in row):

@@ -232,9 +232,7 @@ class Search:
         return self.history[-1] if self.history else self.spent
 
 
-def load_search(
-    checkpoints: str, name: str, vae: dict[str, Any], rnn: dict[str, Any]
-) -> Search:
+def load_search(checkpoints: str, name: str, vae: dict[str, Any], rnn: dict[str, Any]) -> Search:
     """The search of that name, which must be there and be for this V and this M (their headers)."""
     files = Files.of(checkpoints, name)
     count = parameter_count(vae["sizes"]["latent_dim"], rnn["sizes"]["hidden"])

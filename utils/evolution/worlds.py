@@ -38,9 +38,7 @@ class World(Protocol):
 
     workers: Workers
 
-    def drive(
-        self, candidates: np.ndarray, groups: Groups, plan: Plan, search: Search
-    ) -> Driven:
+    def drive(self, candidates: np.ndarray, groups: Groups, plan: Plan, search: Search) -> Driven:
         """Let the candidates (N, 867), for standardised features, drive as the plan has it."""
 
 
@@ -50,9 +48,7 @@ class Track:
     def __init__(self, workers: Workers, scale: FeatureScale) -> None:
         self.workers, self._scale = workers, scale
 
-    def drive(
-        self, candidates: np.ndarray, groups: Groups, plan: Plan, search: Search
-    ) -> Driven:
+    def drive(self, candidates: np.ndarray, groups: Groups, plan: Plan, search: Search) -> Driven:
         """The candidates' races, the scouts', and now and then the mean's on selection tracks."""
         generation, mean = search.evolution.generation, self._scale.plain(search.evolution.mean)
         tracks, scouted = choose_tracks(plan, groups, generation, search.driven)
@@ -69,7 +65,7 @@ class Track:
         driven = [lap for row in (*laps, scouts) for lap in row]
         search.driven = remembered(search.driven, generation, driven)
         worth = FITNESSES[plan.fitness].worth
-        points = np.array([[worth(lap) for lap in row] for row in laps])
+        points = np.array([[worth(lap, plan.grass_cost) for lap in row] for row in laps])
         row = of_candidates(plan, generation, laps) | of_selection(selection)
         return Driven(points, row, [*driven, *selection], selection)
 
@@ -89,9 +85,7 @@ class Dream:
     def __init__(self, workers: Workers, scale: FeatureScale, moments: Moments) -> None:
         self.workers, self._scale, self._moments = workers, scale, moments
 
-    def drive(
-        self, candidates: np.ndarray, groups: Groups, plan: Plan, search: Search
-    ) -> Driven:
+    def drive(self, candidates: np.ndarray, groups: Groups, plan: Plan, search: Search) -> Driven:
         """The candidates' dreams; nothing is really driven."""
         evolution, count = search.evolution, plan.starts * len(groups)
         choice, *luck = [(evolution.seed, evolution.generation, i) for i in range(1, count + 2)]

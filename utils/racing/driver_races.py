@@ -16,9 +16,7 @@ class DriverRaces:
         settings: of the driver; options: those of `make_env`.
     """
 
-    def __init__(
-        self, driver: str, settings: dict[str, Any], env_id: str, **options: Any
-    ) -> None:
+    def __init__(self, driver: str, settings: dict[str, Any], env_id: str, **options: Any) -> None:
         self._driver = driver
         self._settings = settings
         self._make_env = partial(make_env, env_id, **options)

@@ -121,9 +121,7 @@ class RunningRace:
             self._score -= FRAME_COST * (MAX_FRAMES - self._frames)
         return action
 
-    def _consult(
-        self, teacher: Autopilot, action: np.ndarray, features: np.ndarray
-    ) -> np.ndarray:
+    def _consult(self, teacher: Autopilot, action: np.ndarray, features: np.ndarray) -> np.ndarray:
         advice = teacher.advise()
         self._features.append(features.copy())
         self._advice.append(advice)

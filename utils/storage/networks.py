@@ -72,9 +72,7 @@ def load_dreaming(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[
     return _load_rnn(path if path.exists() else rnn_path(checkpoints), vae_fingerprint)
 
 
-def load_second_rnn(
-    checkpoints: str, vae: str, rnn: str
-) -> tuple[MDNRNN | None, dict[str, Any]]:
+def load_second_rnn(checkpoints: str, vae: str, rnn: str) -> tuple[MDNRNN | None, dict[str, Any]]:
     """The same, but no M where it is the one whose h C reads, which has the fingerprint `rnn`."""
     dreaming, header = load_dreaming(checkpoints, vae)
     return dreaming if header["fingerprint"] != rnn else None, header
@@ -154,9 +152,7 @@ def is_made_from(path: Path, kind: str, made_from: dict[str, Any]) -> bool:
     return found.get("made_from") == made_from
 
 
-def _load_network(
-    path: Path, kind: str, network: type[nn.Module]
-) -> tuple[Any, dict[str, Any]]:
+def _load_network(path: Path, kind: str, network: type[nn.Module]) -> tuple[Any, dict[str, Any]]:
     header = load_tensors(path, kind)
     try:
         sizes, weights = header["sizes"], header.pop("weights")
