@@ -12,8 +12,9 @@ import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -47,17 +48,24 @@ FLAGS = {
         "tracks": 1, "replayed": 0, "fitness": "score", "select_tracks": 0, "patience": 20},
     6: {"episodes": 1, "first_seed": 6, "env_id": "FastCarRacing-v0", "film": "none"},
 }  # fmt: skip
+OWN = {"rollouts": "data/dream/rollouts", "latents": "data/dream/latents"}
+DREAMS = {"world": "dream", "start": "zeros", "name": "dreamer", "latents": "data/none",
+          "population": 6, "starts": 2, "horizon": 10}  # fmt: skip
+LEARNS = {"drives": 1, "old": 1, "own_epochs": 1, "own_length": 20}
+LOOP = [(5, DREAMS), (1, {"agent_episodes": 1, "controller": "dreamer"}), (3, OWN), (4, LEARNS)]
 
 ROLLOUT = "data/rollouts/random_001.npz"
 LATENTS = "data/latents/random_001.npz"
 V, M, C = (f"checkpoints/{name}.pt" for name in ("vae", "mdn_rnn", "controller"))
 EVOLUTION = "checkpoints/controller_evolution.npz"
 ROUND = "data/imitation/controller/round_000.npz"
+STARTS, DREAMING_M = "checkpoints/starts.npz", "checkpoints/mdn_rnn_dream.pt"
+DREAMER, OWN_LATENTS = "checkpoints/dreamer_evolution.npz", f"{OWN['latents']}/agent_2000000.npz"
 V_TRAINING, M_TRAINING = "checkpoints/vae_training.pt", "checkpoints/mdn_rnn_training.pt"
 V_LOG, M_LOG = "checkpoints/vae.csv", "checkpoints/mdn_rnn.csv"
 MAKERS = {"data/rollouts": 1, "data/latents": 3}  # later stages leave these files as they are
 
-# Who reads what, and the kind of it. Logs and reports are only ever written.
+# Who reads what, the kind of it, and with which further flags. Logs and reports are only written.
 READ = [
     (1, "data/driven/random_1100000.npz", "rollout"), (1, "data/driven.csv", "log"),
     (2, ROLLOUT, "rollout"), (2, V, "V"), (2, V_TRAINING, "training state"),
@@ -68,6 +76,8 @@ READ = [
     (5, V, "V"), (5, M, "M"), (5, EVOLUTION, "evolution"), (5, ROUND, "imitation round"),
     (5, "checkpoints/controller.csv", "log"), (5, C, "C"),
     (6, V, "V"), (6, M, "M"), (6, C, "C"), (6, "checkpoints/results/latest.json", "report"),
+    (5, STARTS, "starts", DREAMS), (5, DREAMING_M, "M", DREAMS), (5, DREAMER, "evolution", DREAMS),
+    (4, DREAMING_M, "M", LEARNS), (4, OWN_LATENTS, "latents", LEARNS),
 ]  # fmt: skip
 
 
@@ -78,19 +88,25 @@ class Case(NamedTuple):
     path: str
     how: str
     change: Callable[[Path], None]  # called with the file's path
+    flags: Mapping[str, Any] = MappingProxyType({})  # beside FLAGS
 
 
 # ---- the project ----
 
 
 def make_project(folder: Path) -> Path:
-    """All stages once, in this process; the trainings' states are kept aside in `states`."""
+    """All stages and a round of the dream, in this process.
+
+    The trainings' states are kept aside in `states`.
+    """
     folder.mkdir(parents=True)
     tiny.save_episodes(folder / "data" / "rollouts", [25, 20, 30])
     with quick(), inside(folder):
         for number, flags in FLAGS.items():
             with keeping_state() if number in (2, 4) else contextlib.nullcontext():
                 tiny.stage(number, **flags, workers=0)
+        for number, flags in LOOP:
+            tiny.stage(number, **FLAGS[number] | flags, workers=0)
     (folder / "states").rename(folder.with_name("states"))
     return folder
 
@@ -128,6 +144,8 @@ def go_back(case: Case, folder: Path, states: Path) -> None:
         (folder / C).unlink()
     if (case.number, case.path) == (2, ROLLOUT):
         (folder / V).unlink()
+    if case.path == OWN_LATENTS:
+        (folder / DREAMING_M).unlink()
     for log, network, state in ((V_LOG, V, V_TRAINING), (M_LOG, M, M_TRAINING)):
         if case.path in (log, state):  # stopped after the first epoch
             shutil.copy(states / Path(state).name, folder / state)
@@ -150,7 +168,7 @@ def judge(case: Case, project: Path, scratch: Path) -> Verdict:
     folder = copy(project, scratch / "project")
     go_back(case, folder, project.with_name("states"))
     case.change(folder / case.path)
-    flags = FLAGS[case.number] | {"workers": 0}
+    flags = FLAGS[case.number] | case.flags | {"workers": 0}
     try:
         with quick(), inside(folder):
             tiny.stage(case.number, **flags)
@@ -186,8 +204,8 @@ def damaged(rng: np.random.Generator, every: int, project: Path, scratch: Path) 
     others = {Path(path).suffix: project / path for path in (ROLLOUT, C)}
     ways = _ways(rng, others, _huge_zip(scratch / "huge.zip"))
     cases = [
-        Case(number, path, name, change)
-        for i, (number, path, kind) in enumerate(READ)
+        Case(number, path, name, change, *flags)
+        for number, path, kind, *flags in READ
         for name, change in ways(kind).items()
     ]
     return cases[::every]
@@ -320,6 +338,17 @@ def unfit() -> list[Case]:
         Case(2, V_TRAINING, "an epoch beyond the last", _header(epoch=99)),
         Case(4, M_TRAINING, "no history", _header(history=None)),
         Case(4, M_TRAINING, "other sizes", _resized),
+        Case(5, STARTS, "of another V", _meta("starts", vae="0" * 16), DREAMS),
+        Case(5, STARTS, "latents of another width", _arrays("starts", mu=lambda a: a[..., :-1]),
+             DREAMS),
+        Case(5, STARTS, "no moments", _arrays(
+            "starts", mu=_none, action=_none, seen=_none), DREAMS),
+        Case(5, DREAMING_M, "of another V", _header(made_from={"vae": "0" * 16}), DREAMS),
+        Case(5, DREAMING_M, "NaN weights", _weights(lambda w: w.fill_(nan)), DREAMS),
+        Case(4, DREAMING_M, "other sizes", _resized, LEARNS),
+        Case(4, OWN_LATENTS, "infinite latents", _arrays("latents", mu=lambda a: a + inf), LEARNS),
+        Case(4, OWN_LATENTS, "latents of another V", _meta("latents", made_from={
+            "vae": "0" * 16, "rollout": "0" * 16}), LEARNS),
     ]  # fmt: skip
 
 
@@ -384,6 +413,10 @@ def _meta(kind: str, **changes: Any) -> Callable[[Path], None]:
 
 def _of_another_game(kind: str) -> Callable[[Path], None]:
     return _meta(kind, versions={"gymnasium": "0.29.1", "box2d": "2.3.5"})
+
+
+def _none(array: np.ndarray) -> np.ndarray:
+    return array[:0]
 
 
 def _latents_of_another_width(path: Path) -> None:
