@@ -48,8 +48,8 @@ from utils.world_model.training import Training, averages, is_trained, learning_
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 HIDDEN = 256  # units of the LSTM, as in the paper; h has this length
 MIXTURES = 5  # Gaussians for every dimension of z, as in the paper
-EPOCHS = 24  # times that every episode is seen; 0 leaves M as random as it begins
-NOISE = 0.0  # share of V's doubt by which z is drawn around mu: 0 dreams clearly; C learns in 1
+EPOCHS = 12  # times that every episode is seen; 0 leaves M as random as it begins
+NOISE = 1.0  # share of V's doubt by which z is drawn around mu, as in the paper; 0 learns mu
 BATCH = 16  # episodes side by side
 LENGTH = 100  # frames through which the gradient flows back: two seconds
 LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine

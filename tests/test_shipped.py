@@ -89,6 +89,17 @@ def test_the_front_page_is_short_and_names_every_room():
 
 
 PAGES = [path for path in shipped_files() if path.suffix == ".md"]
+TOLD = [*PAGES, *ROOT.glob("0*.py"), ROOT / "checkpoints" / "results" / "rows.sh"]
+
+
+@pytest.mark.parametrize("page", TOLD, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_a_page_tells_is_of_a_stage_and_its_constants(page):
+    text = re.sub(r"\\\n|\n {9}(?=--)", " ", page.read_text(encoding="utf-8"))  # lines that go on
+    for stage, flags in re.findall(r"python (0\d_\w+\.py)([^`\n]*)", text):
+        constants = (ROOT / stage).read_text(encoding="utf-8")
+        for flag in re.findall(r"--([a-z][a-z-]+)", flags):
+            name = flag.upper().replace("-", "_")
+            assert flag == "help" or re.search(rf"^{name} = ", constants, re.MULTILINE), flag
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

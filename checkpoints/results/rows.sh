@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Makes the rows of the table again, from nothing, in a folder of its own: from the project's root
+#
+#     bash checkpoints/results/rows.sh ../rows
+#
+# It takes a day on two cores. Stopped, it goes on where it was when run again.
+set -euo pipefail
+mkdir -p "$1"
+cp -r 0*.py models utils "$1"
+cd "$1"
+
+report() { # FOLDER NAME FLAGS...: a hundred races on stock's tracks 0 to 99, unless they were driven before
+    [ -e "$1/results/$2.json" ] ||
+        python 06_evaluate.py --checkpoints "$1" --name "$2" --episodes 100 --film none "${@:3}"
+}
+
+all=checkpoints dream=checkpoints/dream track=checkpoints/track random_m=checkpoints/untrained_m
+
+python 01_collect_rollouts.py
+python 02_train_vae.py
+python 03_encode_dataset.py
+python 04_train_mdn_rnn.py
+
+report $all random --driver random
+report $all autopilot --driver autopilot
+
+# C without a teacher, on the track
+python 05_train_controller.py
+report $all zeros
+
+# C in the dream only, with an M that learns from the agent's drives; then on the track
+mkdir -p $dream
+cp $all/{vae.pt,mdn_rnn.pt,starts.npz} $dream
+for round in $(seq 20); do
+    python 05_train_controller.py --world dream --population 64 --generations $((8 * round)) --checkpoints $dream
+    python 01_collect_rollouts.py --agent-episodes $((32 * round)) --checkpoints $dream
+    python 03_encode_dataset.py --rollouts data/dream/rollouts --latents data/dream/latents --checkpoints $dream
+    python 04_train_mdn_rnn.py --drives $((32 * round)) --checkpoints $dream
+done
+report $dream dream
+[ -e $track ] || { cp -r $dream $track.copying && mv $track.copying $track; }
+python 05_train_controller.py --world track --population 144 --generations 260 --checkpoints $track
+report $track dream_then_track
+
+# C with a teacher: with all of it, with half of what it reads, with an M that never learnt; and evolved further
+python 05_train_controller.py --name imitation --start imitation --generations 0
+report $all imitation --controller imitation
+for half in z h; do
+    python 05_train_controller.py --name $half --start imitation --generations 0 --features $half
+    report $all ${half}_only --controller $half
+done
+mkdir -p $random_m
+cp $all/vae.pt $random_m
+python 04_train_mdn_rnn.py --epochs 0 --checkpoints $random_m
+python 05_train_controller.py --name imitation --start imitation --generations 0 --checkpoints $random_m
+report $random_m untrained_m --controller imitation
+python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --fitness score --population 48 \
+    --tracks 12 --replayed 0 --generations 12
+report $all pupil --controller pupil
