@@ -2,6 +2,7 @@
 
 Reads    data/rollouts/*.npz, checkpoints/vae.pt
 Writes   data/latents/*.npz: mu and logvar of every frame, with action, reward, terminated
+         data/latents/mirrored/*.npz, the same of each drive with left and right exchanged
          data/latents.png, how z is distributed
 Time     about 1 minute on two cores
 Run      python 03_encode_dataset.py
@@ -23,7 +24,8 @@ from utils.runtime.workers import OneAtATime, Workers
 from utils.storage.artifacts import demand_writable, files, kind_of, sweep
 from utils.storage.networks import load_vae
 from utils.world_model.episodes import rollouts
-from utils.world_model.latents import Encoding, encode, is_encoded, load_latents
+from utils.world_model.latents import encode, encodings, is_encoded, load_latents
+from utils.world_model.mirror import mirror_image
 
 # ---- constants: edit them here, or pass them as flags (--workers 1) ----
 WORKERS = cores()  # processes; 0 encodes in this one
@@ -39,20 +41,23 @@ def main(argv: list[str] | None = None) -> None:
         WORKERS=processes(), ROLLOUTS=folder(), LATENTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
     picture = s.LATENTS.rstrip("/") + ".png"
-    demand_writable({Path(s.LATENTS, "*.npz"): "latents", Path(picture): "picture"})
+    latents = Path(s.LATENTS, "*.npz")
+    kinds = {latents: "latents", mirror_image(latents): "latents", Path(picture): "picture"}
+    demand_writable(kinds)
     paths, _ = rollouts(s.ROLLOUTS)
     vae, header = load_vae(s.CHECKPOINTS)
     sweep(Path(picture).parent, Path(picture).stem)
-    names = {path.name for path in paths}
-    for path in files(s.LATENTS):
-        if path.name not in names and kind_of(path) == "latents":
+    jobs = encodings(paths, s.LATENTS, header["fingerprint"])
+    wanted = {Path(job.latents) for job in jobs}
+    places = sorted({path.parent for path in wanted})
+    for path in (path for place in places for path in files(place)):
+        if path not in wanted and kind_of(path) == "latents":
             path.unlink()
             print(f"{path} removed: its rollout is gone")
 
-    jobs = [Encoding(str(p), str(Path(s.LATENTS) / p.name), header["fingerprint"]) for p in paths]
     missing = [job for job in jobs if not is_encoded(job)]
     if len(missing) < len(jobs):
-        print(f"{len(jobs) - len(missing)} of {len(jobs)} episodes are encoded already")
+        print(f"{len(jobs) - len(missing)} of {len(jobs)} drives and images are encoded already")
     frames = 0
     with (
         tqdm(total=len(missing), desc="encoding", unit="episode", disable=not missing) as bar,
@@ -72,11 +77,12 @@ def main(argv: list[str] | None = None) -> None:
 
         workers.run(missing, on_result=note)
 
-    sweep(s.LATENTS)
+    for place in places:
+        sweep(place)
     some = [load_latents(Path(job.latents))[1] for job in jobs[:: max(1, len(jobs) // 20)]]
     mu, logvar = (np.concatenate(arrays) for arrays in list(zip(*some, strict=True))[:2])
     latent_distributions(picture, mu, logvar)
-    print(f"{len(jobs)} episodes in {s.LATENTS}; next: python 04_train_mdn_rnn.py")
+    print(f"{len(paths)} episodes in {s.LATENTS}; next: python 04_train_mdn_rnn.py")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from utils.storage.networks import (
 from utils.world_model.chunks import batches, chunks, measure_features, rehearsal
 from utils.world_model.dream import dream_film
 from utils.world_model.episodes import episodes
-from utils.world_model.latents import Latents, load_all, load_of
+from utils.world_model.latents import Latents, load_all, load_images, load_of
 from utils.world_model.starts import keep_starts, starts_path
 from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
 
@@ -110,12 +110,14 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(s.SEED)
     rnn = MDNRNN(vae_header["sizes"]["latent_dim"], hidden=s.HIDDEN, mixtures=s.MIXTURES)
     train, validation = split([latents for _, latents in encoded])
+    images, _ = split(episodes(s.LATENTS, "latents"))
     measured = train[:: max(1, len(train) // 100)]
     if sum(len(latents.action) - 1 for latents in measured) < 2:
         raise UserError(f"{s.LATENTS} holds too few frames to train M; drive longer: {COLLECT}.")
     optimizer = torch.optim.Adam(rnn.parameters(), s.LEARNING_RATE, fused=True)
     training = Training(rnn, optimizer, target, made_from, s.EPOCHS, title="M: what comes next")
 
+    train = [*train, *load_images(images, vae_header)]
     fit(rnn, training, train, validation, s, s.LEARNING_RATE, s.LENGTH)
     torch.manual_seed(s.SEED)
     measure_features(rnn, measured, s.NOISE)
@@ -148,10 +150,9 @@ def go_on(s: SimpleNamespace) -> None:
         )
     rng = np.random.default_rng((s.SEED, s.DRIVES))
     others, _ = split(episodes(s.LATENTS, "latents"))
-    train, validation = (
-        [load_of(path, vae)[1] for path in paths]
-        for paths in rehearsal(rng, others, s.OLD, own, known, s.EARLIER)
-    )
+    paths, kept_out = rehearsal(rng, others, s.OLD, own, known, s.EARLIER)
+    train, validation = ([load_of(path, vae)[1] for path in some] for some in (paths, kept_out))
+    train += load_images(paths, vae)
     constants = (
         "NOISE", "BATCH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_LENGTH", "OWN_RATE"
     )  # fmt: skip

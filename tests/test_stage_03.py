@@ -16,7 +16,7 @@ from utils.world_model.latents import load_latents
 
 def test_03_encodes_every_frame_beside_its_action_and_outcome(finished):
     folder = finished.folder / "data"
-    assert sorted(path.name for path in (folder / "latents").iterdir()) == EPISODES
+    assert sorted(path.name for path in (folder / "latents").glob("*.npz")) == EPISODES
     for name in EPISODES:
         rollout, episode = load_rollout(folder / "rollouts" / name)
         header, found = load_latents(folder / "latents" / name)

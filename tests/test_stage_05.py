@@ -115,7 +115,7 @@ def test_05_drives_as_its_constants_say(project, planned):
              least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels", grass_cost=0.2,
              select_tracks=1, select_every=1,
              arithmetic=arithmetic(), starts=8, horizon=600, temperature=1.0, own=0.4,
-             failing=0.3, beginning=0.15, averaged=3)
+             failing=0.3, beginning=0.15, averaged=8)
     ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Latents on disk: the episodes as V sees them, by the very encoder that the driver uses."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from utils.storage.artifacts import (
     save_arrays,
 )
 from utils.world_model.episodes import demand_arrays, demand_this_game, episodes, load_rollout
+from utils.world_model.mirror import mirror_image, mirrored
 
 
 class Latents(NamedTuple):
@@ -41,6 +43,17 @@ class Encoding(NamedTuple):
     rollout: str
     latents: str
     vae_fingerprint: str
+    mirrored: bool = False
+
+
+def encodings(rollouts: Sequence[Path], latents: str, vae: str) -> list[Encoding]:
+    """Of every rollout and its mirror image; `vae` is V's fingerprint."""
+    targets = [Path(latents) / rollout.name for rollout in rollouts]
+    return [
+        Encoding(str(rollout), str(mirror_image(target) if mirrored else target), vae, mirrored)
+        for mirrored in (False, True)
+        for rollout, target in zip(rollouts, targets, strict=True)
+    ]
 
 
 def made_from(job: Encoding, rollout_fingerprint: str) -> dict[str, Any]:
@@ -49,12 +62,15 @@ def made_from(job: Encoding, rollout_fingerprint: str) -> dict[str, Any]:
         "rollout": rollout_fingerprint,
         "vae": job.vae_fingerprint,
         "arithmetic": arithmetic(),
+        **({"mirrored": True} if job.mirrored else {}),
     }
 
 
 def encode(job: Encoding, vae: VAE) -> int:
     """Encode one episode and save mu and logvar beside what M needs; returns its frames."""
     header, episode = load_rollout(Path(job.rollout))
+    if job.mirrored:
+        episode = mirrored(episode)
     mu, logvar = encode_frames(Encoder(vae), episode.obs)
     latents = Latents(mu, logvar, episode.action, episode.reward, episode.terminated)
     save_arrays(
@@ -114,6 +130,11 @@ def load_of(path: Path, vae: dict[str, Any]) -> Encoded:
     if header["made_from"]["vae"] != vae["fingerprint"] or latents.mu.shape[1] != width:
         raise UserError(f"{path} was encoded by another V; {ENCODE}.")
     return header, latents
+
+
+def load_images(paths: Sequence[Path], vae: dict[str, Any]) -> list[Latents]:
+    """The mirror images of the episodes with these latents."""
+    return [load_of(mirror_image(path), vae)[1] for path in paths]
 
 
 def load_all(

@@ -14,6 +14,7 @@ from utils.runtime.errors import UserError
 from utils.storage import artifacts
 from utils.storage.artifacts import load_arrays, remedy, save_arrays
 from utils.world_model.latents import Encoded, Latents, load_of
+from utils.world_model.mirror import mirror_image
 
 FRAMES = 50  # that M sees of the real drive before it dreams: a second
 MOMENTS = 64  # that ship, so that who has no data can dream: 0.4 MB
@@ -91,7 +92,7 @@ class Moments:
         if not paths and self._kept:
             return self._kept.take([int(rng.integers(len(self._kept.seen)))])
         path = paths[rng.integers(len(paths))]
-        latents = self._load(path)
+        latents = self._load(path if rng.random() < 0.5 else mirror_image(path))
         if own <= kind < beginning:
             return start_at(latents, 0)
         t = int(rng.integers(len(latents.action) + 1))
