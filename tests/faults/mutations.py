@@ -55,7 +55,7 @@ LEARNS = {"drives": 1, "old": 1, "own_epochs": 1, "own_length": 20}
 LOOP = [(5, DREAMS), (1, {"agent_episodes": 1, "controller": "dreamer"}), (3, OWN), (4, LEARNS)]
 
 ROLLOUT = "data/rollouts/random_001.npz"
-LATENTS = "data/latents/random_001.npz"
+LATENTS, IMAGE = "data/latents/random_001.npz", "data/latents/mirrored/random_001.npz"
 V, M, C = (f"checkpoints/{name}.pt" for name in ("vae", "mdn_rnn", "controller"))
 EVOLUTION = "checkpoints/controller_evolution.npz"
 ROUND = "data/imitation/controller/round_000.npz"
@@ -63,7 +63,11 @@ STARTS, DREAMING_M = "checkpoints/starts.npz", "checkpoints/mdn_rnn_dream.pt"
 DREAMER, OWN_LATENTS = "checkpoints/dreamer_evolution.npz", f"{OWN['latents']}/agent_2000000.npz"
 V_TRAINING, M_TRAINING = "checkpoints/vae_training.pt", "checkpoints/mdn_rnn_training.pt"
 V_LOG, M_LOG = "checkpoints/vae.csv", "checkpoints/mdn_rnn.csv"
-MAKERS = {"data/rollouts": 1, "data/latents": 3}  # later stages leave these files as they are
+MAKERS = {
+    "data/rollouts": 1,
+    "data/latents": 3,
+    "data/latents/mirrored": 3,
+}  # later stages leave these files as they are
 
 # Who reads what, the kind of it, and with which further flags. Logs and reports are only written.
 READ = [
@@ -71,6 +75,7 @@ READ = [
     (2, ROLLOUT, "rollout"), (2, V, "V"), (2, V_TRAINING, "training state"),
     (2, V_LOG, "log"),
     (3, ROLLOUT, "rollout"), (3, V, "V"), (3, LATENTS, "latents"),
+    (3, IMAGE, "latents"), (4, IMAGE, "latents"),
     (4, V, "V"), (4, M, "M"), (4, LATENTS, "latents"), (4, ROLLOUT, "rollout"),
     (4, M_TRAINING, "training state"), (4, M_LOG, "log"),
     (5, V, "V"), (5, M, "M"), (5, EVOLUTION, "evolution"), (5, ROUND, "imitation round"),
@@ -144,6 +149,8 @@ def go_back(case: Case, folder: Path, states: Path) -> None:
         (folder / C).unlink()
     if (case.number, case.path) == (2, ROLLOUT):
         (folder / V).unlink()
+    if (case.number, case.path) == (4, IMAGE):
+        (folder / M).unlink()
     if case.path == OWN_LATENTS:
         (folder / DREAMING_M).unlink()
     for log, network, state in ((V_LOG, V, V_TRAINING), (M_LOG, M, M_TRAINING)):
@@ -320,6 +327,7 @@ def unfit() -> list[Case]:
         Case(4, LATENTS, "latents of another width", _latents_of_another_width),
         Case(4, LATENTS, "latents of another V", _meta("latents", made_from={
             "vae": "0" * 16, "rollout": "0" * 16})),
+        Case(4, IMAGE, "an image that was never encoded", Path.unlink),
         Case(4, LATENTS, "latents of nothing", _meta("latents", made_from=7)),
         Case(4, LATENTS, "latents of another rollout", _another_rollout),
         Case(4, "data/rollouts/random_009.npz", "a rollout never encoded", _new_rollout),
