@@ -18,7 +18,7 @@ FLAGS = {
     2: {"latent_dim": tiny.LATENT_DIM, "epochs": 1, "batch": 32, "pool": 2, "workers": 0,
         "threads": 1},
     3: {"workers": 0},
-    4: {"hidden": tiny.HIDDEN, "mixtures": 2, "epochs": 2, "length": 50, "workers": 0,
+    4: {"hidden": tiny.HIDDEN, "mixtures": 2, "epochs": 2, "noise": 0, "length": 50, "workers": 0,
         "threads": 1},
     5: {"generations": 2, "population": 6, "tracks": 1, "replayed": 0, "fitness": "score",
         "select_tracks": 1, "select_every": 1, "patience": 30, "workers": 0},

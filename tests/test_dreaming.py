@@ -16,6 +16,7 @@ from utils.runtime.workers import OneAtATime, Workers
 from utils.storage.artifacts import save_arrays
 from utils.storage.provenance import game
 from utils.world_model.latents import Latents
+from utils.world_model.mirror import mirror_image
 from utils.world_model.starts import (
     BEFORE,
     FRAMES,
@@ -49,7 +50,8 @@ def drive(frames, seed=0, reward=None):
 
 def save_drive(path, latents, vae="v"):
     origin = {"rollout": "r", "vae": vae, "arithmetic": "float32"}
-    save_arrays(path, "latents", latents._asdict(), made_from=origin, versions=game())
+    for target in (path, mirror_image(path)):
+        save_arrays(target, "latents", latents._asdict(), made_from=origin, versions=game())
     return path
 
 
@@ -281,6 +283,15 @@ def test_without_own_drives_dreams_begin_in_those_of_others(tmp_path):
     others = [save_drive(tmp_path / "random_0.npz", drive(200))]
     chosen = Moments(others, [], V_HEADER).choose(np.random.default_rng(0), 20, 0.5, 0.5)
     assert chosen.mu.shape == (20, FRAMES + 1, Z)
+
+
+def test_every_other_dream_begins_in_a_mirror_image(tmp_path):
+    path = save_drive(tmp_path / "random_0.npz", drive(200))
+    save_drive(tmp_path / "other.npz", drive(200, seed=1))
+    mirror_image(tmp_path / "other.npz").rename(mirror_image(path))
+    chosen = Moments([path], [], V_HEADER).choose(np.random.default_rng(0), 300)
+    known = {mu.tobytes() for mu in drive(200).mu}
+    assert sum(mu[-1].tobytes() in known for mu in chosen.mu) == pytest.approx(150, abs=30)
 
 
 def test_old_drives_of_the_agent_are_forgotten(tmp_path):

@@ -25,6 +25,10 @@ def test_03_encodes_every_frame_beside_its_action_and_outcome(finished):
             assert np.array_equal(getattr(found, key), getattr(episode, key))
         assert header["driver"] == rollout["driver"]
         assert header["made_from"]["rollout"] == rollout["fingerprint"]
+        _, image = load_latents(folder / "latents" / "mirrored" / name)
+        assert np.array_equal(image.action[:, 0], -episode.action[:, 0])
+        assert np.array_equal(image.reward, episode.reward)
+        assert not np.array_equal(image.mu, found.mu)
     picture(folder / "latents.png")
 
 
@@ -48,12 +52,12 @@ def test_03_gives_the_very_numbers_that_the_agent_sees_when_it_drives(finished):
 def test_03_encodes_only_what_is_new_stale_or_damaged(project):
     folder = project / "data" / "latents"
     before = contents(folder)
-    assert "3 of 3 episodes are encoded already" in tiny.stage(3, **FLAGS[3])
+    assert "6 of 6 drives and images are encoded already" in tiny.stage(3, **FLAGS[3])
     (folder / EPISODES[0]).unlink()
     damaged = folder / EPISODES[1]
     damaged.write_bytes(damaged.read_bytes()[:-99])
     said = tiny.stage(3, **FLAGS[3])
-    assert "1 of 3 episodes are encoded already" in said
+    assert "4 of 6 drives and images are encoded already" in said
     assert EPISODES[1] in said
     assert contents(folder) == before
 
@@ -69,8 +73,9 @@ def test_03_encodes_all_again_for_another_v(project):
 
 def test_03_removes_latents_whose_rollout_is_gone(project):
     (project / "data" / "rollouts" / EPISODES[2]).unlink()
-    assert f"{EPISODES[2]} removed" in tiny.stage(3, **FLAGS[3])
-    assert sorted(contents(project / "data" / "latents")) == EPISODES[:2]
+    assert tiny.stage(3, **FLAGS[3]).count(f"{EPISODES[2]} removed") == 2
+    images = [f"mirrored/{name}" for name in EPISODES[:2]]
+    assert sorted(contents(project / "data" / "latents")) == sorted([*EPISODES[:2], *images])
 
 
 def test_03_removes_nothing_that_is_not_known_to_be_latents(project):
@@ -85,7 +90,7 @@ def test_03_encodes_anew_what_does_not_say_in_which_game_it_was_driven(project, 
     unmarked(project / "data" / "latents" / EPISODES[0])
     assert "unknown" in (said := tiny.stage(3, **FLAGS[3]))
     assert f"{EPISODES[0]} was driven in another game" in said
-    assert "2 of 3 episodes are encoded already" in said
+    assert "5 of 6 drives and images are encoded already" in said
     assert contents(project / "data" / "latents") == before
 
 

@@ -88,7 +88,7 @@ def test_hidden_and_half_written_files_are_nobodys(project):
     assert "3 episodes in" in tiny.stage(1, **FLAGS[1])
     assert "trained from these rollouts already" in tiny.stage(2, **FLAGS[2])
     said = tiny.stage(3, **FLAGS[3])
-    assert "3 of 3 episodes are encoded already" in said
+    assert "6 of 6 drives and images are encoded already" in said
     assert "removed" not in said
     assert "trained from these latents already" in tiny.stage(4, **FLAGS[4])
     after = contents(project)
