@@ -14,7 +14,7 @@ report() { # FOLDER NAME FLAGS...: a hundred races on stock's tracks 0 to 99, un
         python 06_evaluate.py --checkpoints "$1" --name "$2" --episodes 100 --film none "${@:3}"
 }
 
-all=checkpoints dream=checkpoints/dream track=checkpoints/track random_m=checkpoints/untrained_m
+all=checkpoints dream=checkpoints/dream random_m=checkpoints/untrained_m
 
 python 01_collect_rollouts.py
 python 02_train_vae.py
@@ -38,9 +38,9 @@ for round in $(seq 20); do
     python 04_train_mdn_rnn.py --drives $((32 * round)) --checkpoints $dream
 done
 report $dream dream
-[ -e $track ] || { cp -r $dream $track.copying && mv $track.copying $track; }
-python 05_train_controller.py --world track --population 144 --generations 260 --checkpoints $track
-report $track dream_then_track
+[ -e $dream/track_evolution.npz ] || cp $dream/controller_evolution.npz $dream/track_evolution.npz
+python 05_train_controller.py --name track --world track --population 144 --generations 260 --checkpoints $dream
+report $dream track --controller track
 
 # C with a teacher: with all of it, with half of what it reads, with an M that never learnt; and evolved further
 python 05_train_controller.py --name imitation --start imitation --generations 0

@@ -159,7 +159,7 @@ def training_curves(
 
 @OUR_STYLE
 def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """The evolution's score over the frames it has driven, beside the paper's; below, its search.
+    """The evolution's score over the frames it has driven, beside others'; below, its search.
 
     The axis of the scores is logarithmic in what is missing to 1000: ten points near the end count
     for more than a hundred at the beginning.
@@ -182,6 +182,7 @@ def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Non
             f"gen {generation}", (x, y), (4, -12), textcoords="offset points",
             fontsize=7.5, color=GREY,
         )  # fmt: skip
+    score.plot(*zip(*DREAMER, strict=True), "D", color=GREY, ms=5, label="DreamerV3")
     if any("mean" in row for row in rows):  # none before the first generation
         best, mean = _column(rows, "best"), _column(rows, "mean")
         _line(score, frames, best, ORANGE, "best candidate, on its few tracks", lw=0.8, alpha=0.6)
