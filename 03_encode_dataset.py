@@ -4,7 +4,7 @@ Reads    data/rollouts/*.npz, checkpoints/vae.pt
 Writes   data/latents/*.npz: mu and logvar of every frame, with action, reward, terminated
          data/latents/mirrored/*.npz, the same of each drive with left and right exchanged
          data/latents.png, how z is distributed
-Time     about 1 minute on two cores
+Time     about 2 minutes on two cores
 Run      python 03_encode_dataset.py
 
 Run again, it encodes only what is new or stale.

@@ -6,7 +6,7 @@ Writes   checkpoints/mdn_rnn.pt
          checkpoints/starts.npz, real moments with which dreams begin where there is no data
          checkpoints/dream_replay.mp4: a real drive beside M's dream of it, from the same first
          second and the same actions, for as long as the dream holds
-Time     about 3 minutes on two cores
+Time     about 5 minutes on two cores
 Run      python 04_train_mdn_rnn.py
          python 04_train_mdn_rnn.py --drives 32  (goes on with the agent's own drives: reads
          data/dream/latents, too, and writes checkpoints/mdn_rnn_dream.pt, .csv and .png)
