@@ -110,14 +110,14 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(s.SEED)
     rnn = MDNRNN(vae_header["sizes"]["latent_dim"], hidden=s.HIDDEN, mixtures=s.MIXTURES)
     train, validation = split([latents for _, latents in encoded])
-    images, _ = split(episodes(s.LATENTS, "latents"))
+    paths, _ = split(episodes(s.LATENTS, "latents"))  # of `train`: M must not see the others
     measured = train[:: max(1, len(train) // 100)]
     if sum(len(latents.action) - 1 for latents in measured) < 2:
         raise UserError(f"{s.LATENTS} holds too few frames to train M; drive longer: {COLLECT}.")
     optimizer = torch.optim.Adam(rnn.parameters(), s.LEARNING_RATE, fused=True)
     training = Training(rnn, optimizer, target, made_from, s.EPOCHS, title="M: what comes next")
 
-    train = [*train, *load_images(images, vae_header)]
+    train = [*train, *load_images(paths, vae_header)]
     fit(rnn, training, train, validation, s, s.LEARNING_RATE, s.LENGTH)
     torch.manual_seed(s.SEED)
     measure_features(rnn, measured, s.NOISE)

@@ -74,7 +74,7 @@ class Moments:
         self, rng: np.random.Generator, count: int, own: float = 0.0, failing: float = 0.0,
         beginning: float = 0.0,
     ) -> Starts:  # fmt: skip
-        """`count` of them at random, at any frame of any drive.
+        """`count` of them at random, at any frame of any drive or of its mirror image.
 
         Args:
             own: share of them out of the agent's own drives, where there are any.
