@@ -31,7 +31,7 @@ report $all zeros
 # C in the dream only, with an M that learns from the agent's drives; then on the track
 mkdir -p $dream
 cp $all/{vae.pt,mdn_rnn.pt,starts.npz} $dream
-for round in $(seq 20); do
+for round in $(seq 16); do
     python 05_train_controller.py --world dream --population 64 --generations $((8 * round)) --checkpoints $dream
     python 01_collect_rollouts.py --agent-episodes $((32 * round)) --checkpoints $dream
     python 03_encode_dataset.py --rollouts data/dream/rollouts --latents data/dream/latents --checkpoints $dream
@@ -39,7 +39,8 @@ for round in $(seq 20); do
 done
 report $dream dream
 [ -e $dream/track_evolution.npz ] || cp $dream/controller_evolution.npz $dream/track_evolution.npz
-python 05_train_controller.py --name track --world track --population 144 --generations 260 --checkpoints $dream
+python 05_train_controller.py --name track --world track --population 144 --generations 260 \
+    --most-sigma 0.1 --grass-cost 0.15 --checkpoints $dream
 report $dream track --controller track
 
 # C with a teacher: with all of it, with half of what it reads, with an M that never learnt; and evolved further
