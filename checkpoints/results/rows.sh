@@ -14,7 +14,7 @@ report() { # FOLDER NAME FLAGS...: a hundred races on stock's tracks 0 to 99, un
         python 06_evaluate.py --checkpoints "$1" --name "$2" --episodes 100 --film none "${@:3}"
 }
 
-all=checkpoints dream=checkpoints/dream random_m=checkpoints/untrained_m
+all=checkpoints dream=checkpoints/dream never_own=checkpoints/never_own random_m=checkpoints/untrained_m
 
 python 01_collect_rollouts.py
 python 02_train_vae.py
@@ -43,6 +43,17 @@ python 05_train_controller.py --name track --world track --population 144 --gene
     --most-sigma 0.1 --grass-cost 0.15 --checkpoints $dream
 report $dream track --controller track
 
+# C in the dream of an M that never sees its drives: of stage 04's, and of one that never learnt anything
+mkdir -p $never_own $random_m
+cp $all/{vae.pt,mdn_rnn.pt,starts.npz} $never_own
+cp $all/vae.pt $random_m
+python 04_train_mdn_rnn.py --epochs 0 --checkpoints $random_m
+for home in $never_own $random_m; do
+    python 05_train_controller.py --world dream --population 64 --generations 128 --own-latents data/none \
+        --checkpoints $home
+    report $home dream_of_$(basename $home)
+done
+
 # C with a teacher: with all of it, with half of what it reads, with an M that never learnt; and evolved further
 python 05_train_controller.py --name imitation --start imitation --generations 0
 report $all imitation --controller imitation
@@ -50,9 +61,6 @@ for half in z h; do
     python 05_train_controller.py --name $half --start imitation --generations 0 --features $half
     report $all ${half}_only --controller $half
 done
-mkdir -p $random_m
-cp $all/vae.pt $random_m
-python 04_train_mdn_rnn.py --epochs 0 --checkpoints $random_m
 python 05_train_controller.py --name imitation --start imitation --generations 0 --checkpoints $random_m
 report $random_m untrained_m --controller imitation
 python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --fitness score --population 48 \
