@@ -233,7 +233,7 @@ def test_06_dreams_in_the_folder_of_its_networks(soon_over):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_06_names_what_a_dream_lacks(soon_over, workers):
     (soon_over / "checkpoints" / "starts.npz").unlink()
-    for path in (soon_over / "data" / "latents").iterdir():
+    for path in (soon_over / "data" / "latents").glob("*.npz"):
         path.unlink()
     with pytest.raises(UserError, match=r"starts\.npz .*; run python 04_train_mdn_rnn\.py\.$"):
         tiny.stage(6, **DREAM | {"workers": workers})
