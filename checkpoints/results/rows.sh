@@ -39,8 +39,7 @@ for round in $(seq 16); do
 done
 report $dream dream
 [ -e $dream/track_evolution.npz ] || cp $dream/controller_evolution.npz $dream/track_evolution.npz
-python 05_train_controller.py --name track --world track --population 144 --generations 260 \
-    --most-sigma 0.1 --grass-cost 0.15 --checkpoints $dream
+python 05_train_controller.py --name track --world track --population 144 --generations 260 --checkpoints $dream
 report $dream track --controller track
 
 # C in the dream of an M that never sees its drives: of stage 04's, and of one that never learnt anything
