@@ -11,7 +11,7 @@ import tiny
 import torch
 from gymnasium.error import InvalidAction
 from gymnasium.utils.env_checker import check_env
-from stages import expect_the_end, replace_m, replace_v
+from stages import FLAGS, expect_the_end, replace_m, replace_v
 
 from models.mdn_rnn import LOG_SIGMA_RANGE
 from models.vae import decoded
@@ -266,9 +266,8 @@ def test_without_data_dreams_begin_with_the_moments_that_ship(project):
 def test_the_moments_that_ship_are_the_same_whenever_they_are_made(project):
     path = Path("checkpoints/starts.npz")
     before = path.read_bytes()
-    flags = {"hidden": tiny.HIDDEN, "mixtures": 2, "epochs": 2, "length": 50, "workers": 0}
     path.unlink()
-    assert "trained from these latents already" in tiny.stage(4, **flags, threads=1)
+    assert "trained from these latents already" in tiny.stage(4, **FLAGS[4])
     assert path.read_bytes() == before
     starts = load_starts(path, load_vae("checkpoints")[1])
     assert len(starts.seen) == MOMENTS
