@@ -17,7 +17,7 @@ from utils.evolution.fitness import Groups
 from utils.runtime.workers import Workers
 from utils.world_model.starts import Starts, warm_up
 
-DREAMS = 256  # dreams advanced at once in one process: two of them share a generation of 64
+DREAMS = 256  # dreams advanced at once in one process; 64 candidates are two such jobs
 PACE_KEPT = 0.95  # of the average reward in each frame, so that it looks back 20 frames
 LOST = 0.15  # points a frame; below it a dream is over, as a race is without a new tile
 WARMED = 64  # memories warmed up at once
