@@ -1,5 +1,6 @@
 """What changes by itself as a search gets on."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +40,13 @@ def test_who_was_skilled_once_is_no_beginner_again():
     assert races(plan(), 0.3, 0.1) == (3, 2, 200)
 
 
+def test_who_drives_well_but_for_sigma_is_no_beginner():
+    few = {"candidate_laps": 0.04, "select_mean": 880.0}
+    assert scheduled(plan(), [few | {"laps": 0.88}]).tracks == 1
+    assert scheduled(plan(), [few | {"laps": 0.92}]).tracks == 3
+    assert scheduled(plan(), [{"candidate_laps": 0.04, "laps": 0.04}]).tracks == 1
+
+
 def test_candidates_that_all_drive_the_same_tracks_need_all_of_them():
     assert races(plan(FITNESS="score", REPLAYED=0)) == (3, 0, 25)
 
@@ -66,24 +74,28 @@ def skilled(*scores):
     return [{"candidate_laps": 0.5}, *measured(*scores)]
 
 
-def test_a_plan_narrows_down_to_its_least_sigma():
-    assert scheduled(plan(), skilled()).most_sigma == 0.2
-    assert scheduled(plan(), skilled(900, 900, 900)).most_sigma == 0.1
+def test_a_plan_narrows_when_the_mean_drives_and_down_to_its_least_sigma():
+    assert scheduled(plan(), []).most_sigma == 0.2
+    assert scheduled(plan(), skilled()).most_sigma == 0.1
+    assert scheduled(plan(), skilled(900, 900, 900)).most_sigma == 0.05
     assert scheduled(plan(), skilled(*[900] * 20)).most_sigma == 0.03
 
 
 def test_a_narrow_distribution_may_use_the_edges_of_the_road():
-    assert scheduled(plan(), skilled()).grass_cost == 0.4
-    assert scheduled(plan(), skilled(*[900] * 5)).grass_cost == 0.1
+    assert scheduled(plan(), []).grass_cost == 0.4
+    assert scheduled(plan(), skilled()).grass_cost == 0.2
+    assert scheduled(plan(), skilled(*[900] * 5)).grass_cost == 0.05
 
 
 def test_the_few_tracks_of_beginners_narrow_nothing():
     before = measured(900, 900, 900)
     assert scheduled(plan(), before).most_sigma == 0.2
-    assert scheduled(plan(), [*before, *skilled(700)]).most_sigma == 0.2
+    lucky = {"candidate_laps": 0.5, "select_mean": 930.0}
+    assert scheduled(plan(), [*before, lucky, *measured(900, 902)]).most_sigma == 0.1
 
 
 def test_nothing_else_changes_and_nothing_at_all_in_the_dream():
-    assert scheduled(plan(), skilled(900)) == plan()
+    now = scheduled(plan(), skilled(900))
+    assert replace(now, most_sigma=0.2, grass_cost=0.4) == plan()
     dreamt = plan(WORLD="dream")
     assert scheduled(dreamt, skilled(900, 900, 900)) == dreamt

@@ -9,6 +9,7 @@ from utils.evolution.history import Row
 from utils.evolution.plan import Plan
 
 SKILLED = 0.25  # share of the candidates' laps that are complete; before, they are beginners
+FLUENT = 0.9  # the same of the mean's own laps: its candidates may be wrecks from sigma alone
 FEW = 25  # selection tracks on which the mean of beginners is measured, which costs most of all
 GAIN = 1.0  # points, two standard errors of 200 selection tracks
 STILL = 2  # measurements of the mean without such a gain, after which it stands still
@@ -18,18 +19,18 @@ def scheduled(plan: Plan, history: Sequence[Row]) -> Plan:
     """The plan of the next generation after this history; one in the dream stays as it is."""
     if plan.world == "dream":
         return plan
-    skilled = since_skilled(history)
-    if not skilled:
+    learnt = next((i for i, row in enumerate(history) if is_skilled(row)), None)
+    if learnt is None:
         return for_beginners(plan)
-    share = 0.5 ** halvings(skilled)
+    share = 0.5 ** (1 + halvings(history[learnt + 1 :]))
     most_sigma = max(plan.least_sigma, plan.most_sigma * share)
     return replace(plan, most_sigma=most_sigma, grass_cost=plan.grass_cost * share)
 
 
-def since_skilled(history: Sequence[Row]) -> Sequence[Row]:
-    """The rows from the first one on whose candidates were no beginners any more."""
-    laps = (row.get("candidate_laps", row.get("laps", 0.0)) for row in history)
-    return history[next((i for i, share in enumerate(laps) if share >= SKILLED), len(history)) :]
+def is_skilled(row: Row) -> bool:
+    """Whether the generation of this row shows that beginners have learnt to drive a lap."""
+    laps = row.get("laps", 0.0)
+    return row.get("candidate_laps", laps) >= SKILLED or ("select_mean" in row and laps >= FLUENT)
 
 
 def for_beginners(plan: Plan) -> Plan:
@@ -45,10 +46,11 @@ def for_beginners(plan: Plan) -> Plan:
 
 
 def halvings(history: Sequence[Row]) -> int:
-    """How often widest sigma and price of grass have been halved: whenever the mean stood still.
+    """How often the mean stood still, so that widest sigma and price of grass were halved again.
 
     A wide distribution finds its way through luck, but its mean can only be as good as what most
-    of it can do; so the limit falls like a learning rate on a plateau. And the price of grass with
+    of it can do; so the limit falls like a learning rate on a plateau, first when the mean has
+    learnt to drive. And the price of grass with
     it: a wide distribution strays far from any line and has to keep off the edges, a narrow one may
     use them.
     """
