@@ -13,7 +13,7 @@ from models.controller import FeatureScale, unpack
 from models.dream import Imagined
 from models.mdn_rnn import MDNRNN
 from utils.evolution import worth
-from utils.evolution.worth import RealDrive, RealDrives, around, compared, moments, returns
+from utils.evolution.worth import RealDrives, around, compared, moments, returns
 from utils.racing.race import Race
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FAST_ID
@@ -125,26 +125,24 @@ def test_a_drive_is_what_the_agent_saw_and_did():
     while len(found) < 2:
         found |= dict(handler.advance())
         saw.append(handler._races.agent.features[0, :Z].copy())
-    drive, complete = found[0]
+    drive = found[0]
     frames = len(drive.action)
     assert np.array_equal(drive.mu[:-1], saw[:frames])
     assert np.array_equal(drive.action, np.tile(tiny.STRAIGHT_ON_ACTION, (frames, 1)))
-    assert not complete
     assert drive.terminated.tolist() == [False] * (frames - 1) + [True]
     assert drive.reward[-1] < -99
-    assert len(found[1].latents.action) != frames
+    assert len(found[1].action) != frames
 
 
-def test_moments_have_a_known_future():
+def test_moments_stand_for_all_frames_whose_future_is_known():
     horizon, count = worth.HORIZON, worth.MOMENTS
-    lap, failure = latents(600, failed=True), latents(300, failed=True)
-    assert moments(RealDrive(lap, True))[-1] == 600 - horizon
-    assert moments(RealDrive(latents(1000), False))[-1] == 1000 - horizon
-    assert moments(RealDrive(failure, False))[-1] == 299
-    for drive in (RealDrive(lap, True), RealDrive(failure, False)):
+    for drive, known in (
+        (latents(600, failed=True), 600), (latents(1000), 1000 - horizon), (latents(100), 1)
+    ):  # fmt: skip
         found = moments(drive)
-        assert (found[0], len(found), len(set(found))) == (0, count, count)
-    assert moments(RealDrive(latents(100, failed=True), True)) == [0] * count
+        assert len(found) == count
+        assert np.mean(found) == pytest.approx((known - 1) / 2, abs=0.5)
+        assert (found[0], known - 1 - found[-1]) == pytest.approx((known / count / 2,) * 2, abs=1)
 
 
 @pytest.fixture
@@ -160,9 +158,7 @@ def test_an_m_that_knows_the_rewards_returns_what_is_real(two):
     knowing.outcome.weight.zero_()
     knowing.outcome.bias[:] = torch.tensor([3.0, -30.0])
     controllers = [(0.0, tiny.lively(0)), (0.1, tiny.lively(1)), (None, tiny.STRAIGHT_ON)]
-    drives = [
-        [RealDrive(latents(60, seed, reward=3.0), False) for seed in range(2)] for _ in controllers
-    ]
+    drives = [[latents(60, seed, reward=3.0) for seed in range(2)] for _ in controllers]
     rnn, dreaming = (other, knowing) if two else (knowing, None)
     real, dreamt = returns(rnn, dreaming, 1.0, controllers, drives, 0)
     assert real == pytest.approx(np.full((3, 2), 60.0))
@@ -174,9 +170,9 @@ def test_what_is_real_is_summed_over_the_horizon_from_each_moment():
     drive = latents(45)
     drive.reward[:] = np.arange(45)
     _, rnn = tiny.networks()
-    drives = [[RealDrive(drive, False)] * 2]
+    drives = [[drive] * 2]
     real, _ = returns(rnn, None, 1.0, [(0.0, tiny.lively(0))], drives, 0)
-    assert real == pytest.approx(np.mean([sum(range(20)), sum(range(25, 45))]))
+    assert real == pytest.approx(np.mean([sum(range(6, 26)), sum(range(18, 38))]))
 
 
 @pytest.mark.usefixtures("small")

@@ -1,8 +1,9 @@
 """What M is worth: whether a C gets out of its dream what it gets on the track."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,15 +38,10 @@ MOMENTS = 8  # of each drive, at which dreams begin
 SEED = 1  # of the C's and of the dreams' luck
 
 
-class RealDrive(NamedTuple):
-    """A race as the agent saw it. It reads mu alone: V's doubt, logvar, is minus infinity."""
-
-    latents: Latents
-    complete: bool
-
-
 class RealDrives:
-    """Handler of `utils.runtime.workers`, of ROWS places: a job is a `Race`, its result a drive."""
+    """Handler of `utils.runtime.workers`, of ROWS places: a job is a `Race`, its result is what the
+    agent saw and did. It reads mu alone: V's doubt, logvar, is minus infinity.
+    """
 
     def __init__(self, env_id: str, vae: VAE, rnn: MDNRNN) -> None:
         self._races = Races(env_id, vae, rnn)
@@ -57,17 +53,14 @@ class RealDrives:
         self._races.start(job_id, race)
         self._noted[job_id] = []
 
-    def advance(self) -> list[tuple[int, RealDrive]]:
+    def advance(self) -> list[tuple[int, Latents]]:
         """One frame of every race; returns the drives that ended with it."""
         under_way = [(row, *taken) for row, taken in enumerate(self._races.running) if taken]
         finished = self._races.advance()
         for row, job_id, race in under_way:
             z = self._races.agent.features[row, : self._latent_dim].copy()
             self._noted[job_id].append((z, race.action.copy(), race.reward, race.terminated))
-        return [
-            (job_id, RealDrive(_latents(self._noted.pop(job_id)), lap.complete))
-            for job_id, lap in finished
-        ]
+        return [(job_id, _latents(self._noted.pop(job_id))) for job_id, _ in finished]
 
 
 def _latents(noted: list[tuple[np.ndarray, np.ndarray, float, bool]]) -> Latents:
@@ -113,7 +106,7 @@ def measure_m(
         "temperature": temperature,
         "errors": errors(agent.vae, worlds, unseen, SEED),
         "returns": compared([sigma for sigma, _ in controllers], real, dreamt),
-        "end": calibration(m, [*unseen, *(drive.latents for row in drives for drive in row)]),
+        "end": calibration(m, [*unseen, *itertools.chain(*drives)]),
     }
     report["wall_seconds"] = round(clock.seconds, 1)
     save_json(path, report)
@@ -152,7 +145,7 @@ def around(parameters: np.ndarray, scale: FeatureScale) -> list[tuple[float | No
 def drive_for_real(
     agent: TrainedAgent, controllers: Sequence[np.ndarray], count: int,
     cluster: Cluster | None = None,
-) -> list[list[RealDrive]]:  # fmt: skip
+) -> list[list[Latents]]:  # fmt: skip
     """Every C on the same TRACKS selection tracks, by `count` workers.
 
     A race is followed for HORIZON frames after its last tile: what comes then is all the same.
@@ -165,21 +158,20 @@ def drive_for_real(
     return [drives[i : i + TRACKS] for i in range(0, len(drives), TRACKS)]
 
 
-def moments(drive: RealDrive) -> list[int]:
-    """MOMENTS frames, evenly spread, whose next HORIZON frames are known.
+def moments(drive: Latents) -> list[int]:
+    """MOMENTS frames in the middles of equal stretches, whose next HORIZON frames are known.
 
-    After a failure they are known, for nothing comes any more. The end of a complete lap counts as
-    unknown: M cannot see how far the finish is.
+    After its end they are known, too, for nothing comes any more: M cannot see how far the finish
+    is, so its dreams end at any time, and at all times together as often as drives do.
     """
-    frames = len(drive.latents.action)
-    failed = drive.latents.terminated[-1] and not drive.complete
-    last = frames - 1 if failed else max(0, frames - HORIZON)
-    return np.linspace(0, last, MOMENTS).astype(int).tolist()
+    frames = len(drive.action)
+    known = frames if drive.terminated[-1] else max(1, frames - HORIZON)
+    return ((np.arange(MOMENTS) + 0.5) / MOMENTS * known).astype(int).tolist()
 
 
 def returns(
     rnn: MDNRNN, dreaming: MDNRNN | None, temperature: float,
-    controllers: Sequence[tuple[float | None, np.ndarray]], drives: Sequence[Sequence[RealDrive]],
+    controllers: Sequence[tuple[float | None, np.ndarray]], drives: Sequence[Sequence[Latents]],
     count: int, cluster: Cluster | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """What each C got in reality and gets in its dreams, from the same moments of its own drives.
@@ -191,7 +183,7 @@ def returns(
     lucks = DREAMS // (TRACKS * MOMENTS)
     jobs, real = [], []
     for (_, parameters), row in zip(controllers, drives, strict=True):
-        places = [(drive.latents, t) for drive in row for t in moments(drive)]
+        places = [(drive, t) for drive in row for t in moments(drive)]
         real.append([drive.reward[t:][:HORIZON].sum() for drive, t in places])
         starts = together([start_at(drive, t) for drive, t in places])
         again = starts.take(np.repeat(np.arange(len(places)), lucks))
