@@ -26,7 +26,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from models.controller import FeatureScale
 from models.inference import ROWS
@@ -47,6 +46,7 @@ from utils.runtime.command_line import (
 )
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
+from utils.runtime.progress import run_jobs
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
 from utils.storage.artifacts import demand_writable, files, load_header, sweep
@@ -172,18 +172,9 @@ def not_collected(planned: Sequence[Any]) -> list[Any]:
 
 
 def drive(pool: Workers, missing: Sequence[Any]) -> None:
-    """Let the workers drive and save them, behind a progress bar."""
-    frames = 0
-    with tqdm(total=len(missing), desc="collecting", unit="episode", disable=not missing) as bar:
-
-        def note(index: int, row: dict) -> None:
-            nonlocal frames
-            frames += row["frames"]
-            bar.update()
-            bar.set_postfix_str(f"{frames / bar.format_dict['elapsed']:,.0f} frames/s")
-
-        with pool as workers:
-            workers.run(missing, on_result=note)
+    """Let the workers drive and save them."""
+    with pool as workers:
+        run_jobs(workers, missing, "collecting", "episode", frames=lambda row: row["frames"])
 
 
 def drive_by_hand(s: SimpleNamespace, **options: Any) -> Iterator[dict[str, float]]:

@@ -15,11 +15,11 @@ from utils.runtime.start import run
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from utils.pictures.plots import latent_distributions
 from utils.runtime.command_line import folder, processes, settings
 from utils.runtime.cores import cores
+from utils.runtime.progress import run_jobs
 from utils.runtime.workers import OneAtATime, Workers
 from utils.storage.artifacts import demand_writable, files, kind_of, sweep
 from utils.storage.networks import load_vae
@@ -58,24 +58,9 @@ def main(argv: list[str] | None = None) -> None:
     missing = [job for job in jobs if not is_encoded(job)]
     if len(missing) < len(jobs):
         print(f"{len(jobs) - len(missing)} of {len(jobs)} drives and images are encoded already")
-    frames = 0
-    with (
-        tqdm(total=len(missing), desc="encoding", unit="episode", disable=not missing) as bar,
-        Workers(
-            min(s.WORKERS, len(missing)),
-            OneAtATime,
-            {"function": encode, "vae": vae},
-            preload=["utils.world_model.latents"],
-        ) as workers,
-    ):
-
-        def note(index: int, count: int) -> None:
-            nonlocal frames
-            frames += count
-            bar.update()
-            bar.set_postfix_str(f"{frames / bar.format_dict['elapsed']:,.0f} frames/s")
-
-        workers.run(missing, on_result=note)
+    setup, preload = {"function": encode, "vae": vae}, ["utils.world_model.latents"]
+    with Workers(min(s.WORKERS, len(missing)), OneAtATime, setup, preload=preload) as workers:
+        run_jobs(workers, missing, "encoding", "episode", frames=lambda count: count)
 
     for place in places:
         sweep(place)

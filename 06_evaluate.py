@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from models.inference import ROWS
 from utils.drivers.registry import DRIVERS
@@ -53,6 +52,7 @@ from utils.runtime.command_line import (
 )
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
+from utils.runtime.progress import run_jobs
 from utils.runtime.timing import Meter
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
@@ -64,10 +64,7 @@ from utils.storage.networks import (
     load_second_rnn,
     load_vae,
 )
-from utils.world_model.episodes import episodes
-from utils.world_model.latents import load_of
 from utils.world_model.starts import load_starts, starts_path
-from utils.world_model.training import split
 
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----
 EPISODES = 10  # tracks to drive, as CAR RACER-v3 VMC reports; 100 for the table
@@ -101,7 +98,10 @@ def main(argv: list[str] | None = None) -> None:
         CHECKPOINTS=folder(),
     )  # fmt: skip
     if s.MEASURE == "m":
-        measure(s)
+        path, found = measure_m(
+            s.CHECKPOINTS, s.CONTROLLER, s.LATENTS, s.TEMPERATURE, s.WORKERS, cluster(s.CLUSTER)
+        )
+        print(f"{said_of_m(found)}; all figures are in {path}")
         return
     dreams = s.ENV_ID == DREAM_ID
     if dreams and s.DRIVER == "autopilot":
@@ -133,12 +133,9 @@ def main(argv: list[str] | None = None) -> None:
     looks = {"look_every": s.LOOK_EVERY, "blind": s.BLIND}
     races = [Race(seed, parameters, trace=not dreams, **looks) for seed in seeds]
 
-    with (
-        tqdm(total=len(races), desc="racing", unit="race") as bar,
-        _workers(s, agent) as workers,
-    ):
+    with _workers(s, agent) as workers:
         meter = Meter(workers)
-        laps = workers.run(races, on_result=lambda *_: bar.update())
+        laps = run_jobs(workers, races, "racing", "race")
     made_from = {"env_id": s.ENV_ID, "driver": s.DRIVER}
     if agent:
         made_from |= {**agent.origin, **looks}
@@ -179,23 +176,6 @@ def dream_page(page: Path, s, agent: TrainedAgent) -> None:
         leave_out(page, error)
     else:
         print(f"{page} lets you drive in its dream; open it in a browser")
-
-
-def measure(s) -> None:
-    """What M is worth, instead of what the agent scores."""
-    report = Path(s.CHECKPOINTS) / "results" / "m.json"
-    demand_writable({report: "report on M", report.with_suffix(".png"): "picture"})
-    sweep(report.parent)
-    agent = load_agent(s.CHECKPOINTS, s.CONTROLLER)
-    _, vae = load_vae(s.CHECKPOINTS)
-    dreaming, header = load_second_rnn(s.CHECKPOINTS, agent.origin["vae"], agent.origin["rnn"])
-    _, paths = split(episodes(s.LATENTS, "latents"))
-    unseen = [load_of(path, vae)[1] for path in paths]
-    made_from = {**agent.origin, "dreaming_rnn": header["fingerprint"]}
-    found = measure_m(
-        report, agent, dreaming, unseen, s.TEMPERATURE, s.WORKERS, made_from, cluster(s.CLUSTER)
-    )
-    print(f"{said_of_m(found)}; all figures are in {report}")
 
 
 def _autopilot(s) -> dict[str, float]:

@@ -237,11 +237,12 @@ def test_06_measures_the_m_that_dreams(project, monkeypatch):
     rnn_path("checkpoints").write_bytes(kept)
     measured = []
 
-    def measure_m(path, agent, dreaming, *_):
-        measured.append((agent.rnn, dreaming))
+    def returns(rnn, dreaming, *_):
+        measured.append((rnn, dreaming))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("06_evaluate.measure_m", measure_m)
+    monkeypatch.setattr(worth, "drive_for_real", lambda *_: [])
+    monkeypatch.setattr(worth, "returns", returns)
     with pytest.raises(KeyboardInterrupt):
         tiny.stage(6, measure="m", controller="straight_on", workers=0)
     ((rnn, dreaming),) = measured

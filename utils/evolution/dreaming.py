@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from models.controller import squash, unpack
 from models.dream import Luck, World
 from models.mdn_rnn import MDNRNN
 from utils.evolution.fitness import Groups
+from utils.runtime.progress import run_jobs
 from utils.runtime.workers import Workers
 from utils.world_model.starts import Starts, warm_up
 
@@ -107,8 +107,7 @@ def dream(
             which.reshape(-1, each), horizon,
         ))  # fmt: skip
     returns = np.empty(of_candidate.shape, np.float32)
-    with tqdm(total=len(jobs), desc="dreaming", unit="batch", leave=False) as bar:
-        found = workers.run(jobs, on_result=lambda *_: bar.update())
+    found = run_jobs(workers, jobs, "dreaming", "batch", leave=False)
     for some, values in zip(dreamers, found, strict=True):
         returns[some] = values
     return returns

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from models.controller import FeatureScale
 from models.dream import World
@@ -19,16 +18,19 @@ from utils.pictures.plots import worth_of_m
 from utils.racing.agent import Races
 from utils.racing.race import Race
 from utils.runtime.cluster import Cluster
+from utils.runtime.progress import run_jobs
 from utils.runtime.timing import Clock
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
-from utils.storage.artifacts import save_json
-from utils.storage.networks import TrainedAgent
+from utils.storage.artifacts import demand_writable, save_json, sweep
+from utils.storage.networks import TrainedAgent, load_agent, load_second_rnn, load_vae
 from utils.storage.provenance import provenance
+from utils.world_model.episodes import episodes
 from utils.world_model.foresight import calibration, errors, mean_and_error
-from utils.world_model.latents import Latents
+from utils.world_model.latents import Latents, load_of
 from utils.world_model.starts import start_at, together
+from utils.world_model.training import split
 
 HORIZON = 250  # frames of a return: five seconds, as stage 05 dreams them
 SIGMAS = (0.003, 0.01, 0.03, 0.1, 0.3)  # of C's around the one at hand, in standardised features
@@ -76,21 +78,26 @@ def _latents(noted: list[tuple[np.ndarray, np.ndarray, float, bool]]) -> Latents
 
 
 def measure_m(
-    path: Path, agent: TrainedAgent, dreaming: MDNRNN | None, unseen: Sequence[Latents],
-    temperature: float, count: int, made_from: dict[str, Any], cluster: Cluster | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Measure what M's dream is worth, write the report and draw it beside; returns the report.
+    checkpoints: str, controller: str, latents: str, temperature: float, count: int,
+    cluster: Cluster | None = None,
+) -> tuple[Path, dict[str, Any]]:  # fmt: skip
+    """Measure what M's dream is worth, write the report and draw it beside; returns both.
 
     Args:
-        path: of the report; the picture has the same name.
-        dreaming: the M that dreams, unless it is the one whose h C reads.
-        unseen: drives that M was not trained on.
+        checkpoints: where V and M are, and C by the name of `controller`.
+        latents: the folder of real drives, of which M was not trained on every twentieth.
         temperature: of the dreams.
         count: of workers.
-        made_from: what else to write into the report.
         cluster: where the workers are, if not on this machine.
     """
-    clock, m = Clock(0, 1), dreaming or agent.rnn
+    path, clock = Path(checkpoints) / "results" / "m.json", Clock(0, 1)
+    demand_writable({path: "report on M", path.with_suffix(".png"): "picture"})
+    sweep(path.parent)
+    agent, (_, vae) = load_agent(checkpoints, controller), load_vae(checkpoints)
+    dreaming, header = load_second_rnn(checkpoints, agent.origin["vae"], agent.origin["rnn"])
+    unseen = [load_of(drive, vae)[1] for drive in split(episodes(latents, "latents"))[1]]
+
+    m = dreaming or agent.rnn
     controllers = around(agent.parameters, FeatureScale.of(agent.rnn))
     drives = drive_for_real(agent, [parameters for _, parameters in controllers], count, cluster)
     real, dreamt = returns(agent.rnn, dreaming, temperature, controllers, drives, count, cluster)
@@ -101,7 +108,8 @@ def measure_m(
     }
     report = {
         "kind": "report on M",
-        **made_from,
+        **agent.origin,
+        "dreaming_rnn": header["fingerprint"],
         **provenance(),
         "temperature": temperature,
         "errors": errors(agent.vae, worlds, unseen, SEED),
@@ -111,7 +119,7 @@ def measure_m(
     report["wall_seconds"] = round(clock.seconds, 1)
     save_json(path, report)
     worth_of_m(path.with_suffix(".png"), report)
-    return report
+    return path, report
 
 
 def said_of_m(report: dict[str, Any]) -> str:
@@ -154,7 +162,7 @@ def drive_for_real(
     setup = {"env_id": FAST_ID, "vae": agent.vae, "rnn": agent.rnn}
     preload = ["utils.evolution.worth"]
     with Workers(count, RealDrives, setup, slots=ROWS, preload=preload, cluster=cluster) as pool:
-        drives = _run(pool, races, "driving")
+        drives = run_jobs(pool, races, "driving", "race", leave=False)
     return [drives[i : i + TRACKS] for i in range(0, len(drives), TRACKS)]
 
 
@@ -192,16 +200,11 @@ def returns(
     setup = {"function": Dreamer(rnn, dreaming, temperature)}
     preload = ["utils.evolution.dreaming"]
     with Workers(count, OneAtATime, setup, preload=preload, cluster=cluster) as pool:
-        dreamt = _run(pool, jobs, "dreaming")
+        dreamt = run_jobs(pool, jobs, "dreaming", "batch", leave=False)
     return tuple(
         np.reshape(found, (len(controllers), TRACKS, -1)).mean(-1, dtype=float)
         for found in (real, dreamt)
     )
-
-
-def _run(workers: Workers, jobs: Sequence[Any], title: str) -> list[Any]:
-    with tqdm(total=len(jobs), desc=title, leave=False) as bar:
-        return workers.run(jobs, on_result=lambda *_: bar.update())
 
 
 def compared(

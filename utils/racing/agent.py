@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from models.controller import squash, unpack
 from models.inference import ROWS, Encoder, Memory
 from models.mdn_rnn import MDNRNN, expected_next
 from models.vae import VAE
 from utils.racing.race import Environment, Lap, Race, RunningRace
+from utils.runtime.progress import run_jobs
 from utils.runtime.workers import Workers
 from utils.simulator.envs import make_env, shrink
 
@@ -134,10 +134,5 @@ class Races:
 def drive(workers: Workers, title: str, *groups: list[Race]) -> list[list[Lap]]:
     """Drive all races of all groups at once, behind a progress bar; laps in the groups' order."""
     races = [race for group in groups for race in group]
-    with tqdm(total=len(races), desc=title, unit="race", leave=False) as bar:
-
-        def note(index: int, lap: Lap) -> None:
-            bar.update()
-
-        laps = iter(workers.run(races, on_result=note))
+    laps = iter(run_jobs(workers, races, title, "race", leave=False))
     return [list(islice(laps, len(group))) for group in groups]

@@ -15,7 +15,8 @@ from gymnasium.envs.box2d import car_racing as stock
 
 FRAME = 96  # pixels per side of stock's frame
 HEIGHT = 12  # of these pixels: the bar takes an eighth of the frame
-CELL = stock.WINDOW_W // 40  # window pixels, the unit of the bar's layout
+CELLS = 40  # of the bar's layout from left to right
+CELL = stock.WINDOW_W // CELLS  # window pixels
 LINE = stock.WINDOW_H // 40
 BAR_TOP = stock.WINDOW_H - 5 * LINE  # window pixels from the top
 LEAST_SHOWN = 1e-4  # indicators of smaller values are not drawn

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.simulator.dashboard import STEERING, YAW
+from utils.simulator.dashboard import CELLS, STEERING, YAW
 from utils.simulator.envs import FRAME_SIZE
 from utils.world_model.episodes import Episode
 
 BAR = FRAME_SIZE * 7 // 8  # the row with which the dashboard begins
-CELLS = 40  # of the dashboard's layout from left to right
 REACH = FRAME_SIZE * 5 // CELLS  # pixels to either side of its middle that such a gauge takes
 
 
