@@ -162,8 +162,9 @@ def evolve(
 ) -> None:
     """CMA-ES: ask for candidates, let them drive, judge them, tell the outcome, keep the best."""
     evolution, clock = search.evolution, Clock(search.evolution.generation, generations)
+    set_at = search.set_at("MOST_SIGMA", "GRASS_COST")
     while (generation := evolution.generation) < generations:
-        meter, now = Meter(world.workers), scheduled(plan, search.history)
+        meter, now = Meter(world.workers), scheduled(plan, search.history, set_at)
         candidates = evolution.ask(now.least_sigma, now.most_sigma)  # in standardised features
 
         groups = now.groups(evolution)

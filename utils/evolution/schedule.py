@@ -15,14 +15,20 @@ GAIN = 1.0  # points, two standard errors of 200 selection tracks
 STILL = 2  # measurements of the mean without such a gain, after which it stands still
 
 
-def scheduled(plan: Plan, history: Sequence[Row]) -> Plan:
-    """The plan of the next generation after this history; one in the dream stays as it is."""
+def scheduled(plan: Plan, history: Sequence[Row], set_at: float = 0) -> Plan:
+    """The plan of the next generation after this history; one in the dream stays as it is.
+
+    Args:
+        set_at: the generation at which widest sigma and price of grass were last set by hand:
+            what happened before does not lower them.
+    """
     if plan.world == "dream":
         return plan
     learnt = next((i for i, row in enumerate(history) if is_skilled(row)), None)
     if learnt is None:
         return for_beginners(plan)
-    share = 0.5 ** (1 + halvings(history[learnt + 1 :]))
+    since = [row for row in history[learnt + 1 :] if row["generation"] >= set_at]
+    share = 0.5 ** (halvings(since) + (history[learnt]["generation"] >= set_at))
     most_sigma = max(plan.least_sigma, plan.most_sigma * share)
     return replace(plan, most_sigma=most_sigma, grass_cost=plan.grass_cost * share)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,6 +161,14 @@ class Search:
         if (len(laps), score) > (self.best_tracks or 0, self.best_score or 0.0):
             self.keep(mean)
             self.best_score, self.best_tracks = score, len(laps)
+
+    def set_at(self, *names: str) -> float:
+        """The generation from which on one of these settings is what it is now."""
+        changes = [
+            after["generation"] for before, after in pairwise(self.plans)
+            if any(before.get(name) != after.get(name) for name in names)
+        ]  # fmt: skip
+        return changes[-1] if changes else 0
 
     def averaged(self, span: int) -> np.ndarray:
         """Take the latest mean into the average of about the last `span`; returns that average.
