@@ -87,17 +87,17 @@ def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
         AUTOPILOT_EPISODES=whole(0, MOST_EPISODES), RANDOM_EPISODES=whole(0, MOST_EPISODES),
-        KEYBOARD_EPISODES=whole(), HAND_BACK=number(0, 3600),
-        NOISE=number(0, 1), DISTURBANCE=number(0, 1),
+        AGENT_EPISODES=whole(0, MOST_EPISODES), KEYBOARD_EPISODES=whole(),
+        HAND_BACK=number(0, 3600), NOISE=number(0, 1), DISTURBANCE=number(0, 1),
         LINE_OFFSET=number(0, 5.5), SLOWEST=number(0.05, 0.94), ENV_ID=choice(*ENV_IDS),
         TEMPERATURE=number(0, HOTTEST), WORKERS=processes(), CLUSTER=address(),
-        ROLLOUTS=folder(),
-        AGENT_EPISODES=whole(0, MOST_EPISODES), OWN_ROLLOUTS=folder(), CHECKPOINTS=folder(),
-        CONTROLLER=word(),
+        ROLLOUTS=folder(), OWN_ROLLOUTS=folder(), CHECKPOINTS=folder(), CONTROLLER=word(),
     )  # fmt: skip
     if s.ENV_ID == DREAM_ID:
         drive_in_the_dream(s)
         return
+    if s.AGENT_EPISODES and s.KEYBOARD_EPISODES:
+        raise UserError("either the agent drives (--agent-episodes) or you (--keyboard-episodes).")
     directory = s.OWN_ROLLOUTS if s.AGENT_EPISODES else s.ROLLOUTS
     log, picture = (directory.rstrip("/") + suffix for suffix in (".csv", ".png"))
     curve = Path(s.CHECKPOINTS) / "own_drives.png"
@@ -124,7 +124,9 @@ def main(argv: list[str] | None = None) -> None:
     contact_sheet(picture, samples)
     if s.AGENT_EPISODES:
         own_drives(curve, [header for header in headers if header["driver"] == "agent"])
-    following = "03_encode_dataset.py" if s.AGENT_EPISODES else "02_train_vae.py"
+    following = "02_train_vae.py"
+    if s.AGENT_EPISODES:
+        following = f"03_encode_dataset.py --rollouts {directory} --latents data/dream/latents"
     print(f"{len(paths)} episodes in {directory}; next: python {following}")
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from utils.pictures.plots import latent_distributions
 from utils.runtime.command_line import folder, processes, settings
 from utils.runtime.cores import cores
+from utils.runtime.errors import UserError
 from utils.runtime.progress import run_jobs
 from utils.runtime.workers import OneAtATime, Workers
 from utils.storage.artifacts import demand_writable, files, kind_of, sweep
@@ -50,10 +51,15 @@ def main(argv: list[str] | None = None) -> None:
     jobs = encodings(paths, s.LATENTS, header["fingerprint"])
     wanted = {Path(job.latents) for job in jobs}
     places = sorted({path.parent for path in wanted})
-    for path in (path for place in places for path in files(place)):
-        if path not in wanted and kind_of(path) == "latents":
-            path.unlink()
-            print(f"{path} removed: its rollout is gone")
+    there = {p for place in places for p in files(place) if kind_of(p) == "latents"}
+    if there and not there & wanted:
+        raise UserError(
+            f"{s.LATENTS} holds latents of other rollouts than {s.ROLLOUTS}; name the folders that "
+            "belong together (--rollouts, --latents), or delete it."
+        )
+    for path in sorted(there - wanted):
+        path.unlink()
+        print(f"{path} removed: its rollout is gone")
 
     missing = [job for job in jobs if not is_encoded(job)]
     if len(missing) < len(jobs):

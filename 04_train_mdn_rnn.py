@@ -41,7 +41,7 @@ from utils.storage.networks import (
 from utils.world_model.chunks import batches, chunks, measure_features, rehearsal
 from utils.world_model.dream import dream_film
 from utils.world_model.episodes import episodes
-from utils.world_model.latents import Latents, load_all, load_images, load_of
+from utils.world_model.latents import Latents, load_all, load_images, load_some
 from utils.world_model.starts import keep_starts, starts_path
 from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
 
@@ -59,11 +59,11 @@ SEED = 1  # of the initial weights, the shuffles and every draw of z
 WORKERS = cores()  # threads that read the latents
 THREADS = cores()  # processor cores for the network
 DRIVES = 0  # so many of the agent's own teach a second M, in which C learns; 0 trains M itself
-OWN_EPOCHS = 8  # of that, over the newest drives and the next two
+OWN_EPOCHS = 8  # of the second M, over the newest drives and those that it knows already
 OWN_LENGTH = 32  # frames through which its gradient flows back: shorter chunks, more steps
-OLD = 24  # episodes of LATENTS ...
-EARLIER = 100  # ... and earlier drives of the agent, lest it forgets them
-OWN_RATE = 1e-3  # its learning rate, which falls likewise
+OLD = 24  # drives of LATENTS that the second M goes through again, lest it forgets them
+EARLIER = 100  # drives of the agent that it goes through again
+OWN_RATE = 1e-3  # learning rate of the second M, which falls likewise
 LATENTS = "data/latents"  # what to learn from
 OWN_LATENTS = "data/dream/latents"  # the agent's own drives
 ROLLOUTS = "data/rollouts"  # the same episodes as frames
@@ -74,12 +74,11 @@ CHECKPOINTS = "checkpoints"  # where V is and M goes
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        HIDDEN=whole(1, 8192), MIXTURES=whole(1, 100), EPOCHS=whole(), BATCH=whole(1),
-        NOISE=number(0, 1), LENGTH=whole(1), LEARNING_RATE=number(0, 1), CLIP=number(0),
-        TEMPERATURE=number(0, 10),
-        SEED=seed(), WORKERS=processes(), THREADS=processes(1), LATENTS=folder(),
+        HIDDEN=whole(1, 8192), MIXTURES=whole(1, 100), EPOCHS=whole(), NOISE=number(0, 1),
+        BATCH=whole(1), LENGTH=whole(1), LEARNING_RATE=number(0, 1), CLIP=number(0),
+        TEMPERATURE=number(0, 10), SEED=seed(), WORKERS=processes(), THREADS=processes(1),
         DRIVES=whole(), OWN_EPOCHS=whole(1), OWN_LENGTH=whole(1), OLD=whole(), EARLIER=whole(),
-        OWN_RATE=number(0, 1), OWN_LATENTS=folder(), ROLLOUTS=folder(),
+        OWN_RATE=number(0, 1), LATENTS=folder(), OWN_LATENTS=folder(), ROLLOUTS=folder(),
         CHECKPOINTS=folder(),
     )  # fmt: skip
     if s.DRIVES:
@@ -151,12 +150,13 @@ def go_on(s: SimpleNamespace) -> None:
     rng = np.random.default_rng((s.SEED, s.DRIVES))
     others, _ = split(episodes(s.LATENTS, "latents"))
     paths, kept_out = rehearsal(rng, others, s.OLD, own, known, s.EARLIER)
-    train, validation = ([load_of(path, vae)[1] for path in some] for some in (paths, kept_out))
+    (train, mark), (validation, _) = (load_some(some, vae) for some in (paths, kept_out))
     train += load_images(paths, vae)
     constants = (
         "NOISE", "BATCH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_LENGTH", "OWN_RATE"
     )  # fmt: skip
     made_from = {"vae": vae["fingerprint"], "former": former["fingerprint"], "drives": s.DRIVES}
+    made_from |= {"latents": mark}
     made_from |= {name: getattr(s, name) for name in constants}
     rnn.train().requires_grad_(True)
     optimizer = torch.optim.Adam(rnn.parameters(), s.OWN_RATE, fused=True)
@@ -167,7 +167,7 @@ def go_on(s: SimpleNamespace) -> None:
     fit(rnn, training, train, validation, s, s.OWN_RATE, s.OWN_LENGTH)
     save_network(target, "M", rnn, made_from, history=training.history)
     training.finish()
-    print(f"{target} knows {s.DRIVES} drives of the agent; next: python 05_train_controller.py")
+    print(f"{target} knows {s.DRIVES} drives of the agent; next: 05 with --world dream")
 
 
 def fit(

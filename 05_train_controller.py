@@ -35,7 +35,6 @@ from utils.evolution.fitness import FITNESSES
 from utils.evolution.history import of_selection
 from utils.evolution.imitation import imitate
 from utils.evolution.plan import Plan
-from utils.evolution.schedule import scheduled
 from utils.evolution.search import Files, Search, found_at
 from utils.evolution.worlds import Track, World, in_the_dream, on_the_track
 from utils.racing.agreement import cluster
@@ -152,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
         search.save(files)
         evolve(search, plan, world, scale, s.GENERATIONS, files)
         if isinstance(world, Track):
-            measure(search, plan, world, scale, files)
+            measure(search, search.scheduled(plan), world, scale, files)
     named = "" if s.NAME == "controller" else f" --controller {s.NAME}"
     print(f"{search.summary(files)}; next: python 06_evaluate.py{named}")
 
@@ -162,9 +161,8 @@ def evolve(
 ) -> None:
     """CMA-ES: ask for candidates, let them drive, judge them, tell the outcome, keep the best."""
     evolution, clock = search.evolution, Clock(search.evolution.generation, generations)
-    set_at = search.set_at("MOST_SIGMA", "GRASS_COST")
     while (generation := evolution.generation) < generations:
-        meter, now = Meter(world.workers), scheduled(plan, search.history, set_at)
+        meter, now = Meter(world.workers), search.scheduled(plan)
         candidates = evolution.ask(now.least_sigma, now.most_sigma)  # in standardised features
 
         groups = now.groups(evolution)

@@ -21,11 +21,11 @@ def plan(**others):
 
 
 def measured(*scores):
-    return [{"generation": i, "select_mean": score} for i, score in enumerate(scores)]
+    return [{"plan": 0, "select_mean": score} for score in scores]
 
 
 def races(plan, *candidate_laps):
-    now = scheduled(plan, [{"generation": 0, "candidate_laps": share} for share in candidate_laps])
+    now = scheduled(plan, [{"plan": 0, "candidate_laps": share} for share in candidate_laps])
     return now.tracks, now.replayed, now.select_tracks
 
 
@@ -41,7 +41,7 @@ def test_who_was_skilled_once_is_no_beginner_again():
 
 
 def test_who_drives_well_but_for_sigma_is_no_beginner():
-    few = {"generation": 0, "candidate_laps": 0.04, "select_mean": 880.0}
+    few = {"plan": 0, "candidate_laps": 0.04, "select_mean": 880.0}
     assert scheduled(plan(), [few | {"laps": 0.88}]).tracks == 1
     assert scheduled(plan(), [few | {"laps": 0.92}]).tracks == 3
     assert scheduled(plan(), [{"candidate_laps": 0.04, "laps": 0.04}]).tracks == 1
@@ -71,7 +71,7 @@ def test_rows_without_a_measurement_say_nothing_about_the_mean():
 
 
 def skilled(*scores):
-    return [{"generation": 0, "candidate_laps": 0.5}, *measured(*scores)]
+    return [{"plan": 0, "candidate_laps": 0.5}, *measured(*scores)]
 
 
 def test_a_plan_narrows_when_the_mean_drives_and_down_to_its_least_sigma():
@@ -90,17 +90,27 @@ def test_a_narrow_distribution_may_use_the_edges_of_the_road():
 def test_the_few_tracks_of_beginners_narrow_nothing():
     before = measured(900, 900, 900)
     assert scheduled(plan(), before).most_sigma == 0.2
-    lucky = {"generation": 3, "candidate_laps": 0.5, "select_mean": 930.0}
+    lucky = {"plan": 0, "candidate_laps": 0.5, "select_mean": 930.0}
     assert scheduled(plan(), [*before, lucky, *measured(900, 902)]).most_sigma == 0.1
 
 
 def test_what_is_set_by_hand_is_lowered_by_what_comes_then_alone():
     history = skilled(*[900] * 5)
-    assert scheduled(plan(), history, 4).most_sigma == 0.2
-    assert scheduled(plan(), history, 4).grass_cost == 0.4
-    assert scheduled(plan(), history, 4).tracks == 3
-    assert scheduled(plan(), history, 2).most_sigma == 0.1
-    assert scheduled(plan(), history).most_sigma == 0.03
+    now = scheduled(plan(), history, since=1)
+    assert (now.most_sigma, now.grass_cost, now.tracks) == (0.2, 0.4, 3)
+    history += [row | {"plan": 1} for row in measured(900, 900, 900)]
+    assert scheduled(plan(), history, since=1).most_sigma == 0.1
+
+
+def test_who_had_a_teacher_begins_as_no_beginner():
+    assert scheduled(plan(), [], taught=True) == plan()
+    now = scheduled(plan(), measured(900, 900, 900), taught=True)
+    assert (now.most_sigma, now.tracks) == (0.1, 3)
+
+
+def test_a_last_measurement_of_the_mean_says_nothing_about_its_candidates():
+    assert scheduled(plan(), [{"plan": 0, "select_mean": 600.0, "laps": 0.3}]).tracks == 1
+    assert scheduled(plan(), [{"plan": 0, "select_mean": 600.0, "laps": 0.9}]).tracks == 3
 
 
 def test_nothing_else_changes_and_nothing_at_all_in_the_dream():

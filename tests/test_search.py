@@ -235,11 +235,11 @@ def test_sigma_is_raised_to_its_lower_limit(tmp_path):
 
 def test_when_a_setting_was_last_set(tmp_path):
     search = begin(tmp_path)
-    assert search.set_at("MOST_SIGMA", "GRASS_COST") == 0
+    assert search.since("MOST_SIGMA", "GRASS_COST") == 0
     for generation, changed in ((3, {"GRASS_COST": 0.1}), (5, {"TRACKS": 2})):
         search.plans.append(search.plans[-1] | changed | {"generation": generation})
-    assert search.set_at("MOST_SIGMA", "GRASS_COST") == 3
-    assert search.set_at("MOST_SIGMA") == 0
+    assert search.since("MOST_SIGMA", "GRASS_COST") == 1
+    assert search.since("MOST_SIGMA") == 0
 
 
 def test_the_distribution_takes_the_share_of_the_step_that_is_planned(tmp_path):

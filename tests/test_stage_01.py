@@ -22,7 +22,7 @@ from utils.racing.agent import Races
 from utils.racing.race import Race
 from utils.runtime.errors import UserError
 from utils.simulator.envs import DREAM_ID, FAST_ID, make_env, shrink
-from utils.storage.artifacts import load_header
+from utils.storage.artifacts import fingerprint, load_arrays, load_header, save_arrays
 from utils.storage.logs import read_log
 from utils.storage.networks import load_agent, rnn_path
 from utils.world_model.episodes import load_rollout
@@ -136,10 +136,12 @@ def test_01_records_the_agent_as_it_drives(project):
     assert "next: python 03_encode_dataset.py" in tiny.stage(1, **OWN)
     assert contents(project / "data" / "rollouts") == before
     agent = load_agent("checkpoints")
+    evolution = load_header("checkpoints/controller_evolution.npz", "evolution")
+    mark = fingerprint(evolution["made_from"])
     races = Races(FAST_ID, agent.vae, agent.rnn)
     for seed in (2_000_000, 2_000_002):
         header, episode = load_rollout(project / f"data/dream/rollouts/agent_{seed}.npz")
-        assert header["settings"] == {"generation": 2, "drawn": 0}
+        assert header["settings"] == {"search": mark, "generation": 2, "drawn": 0}
         races.start(0, Race(seed, agent.parameters, PATIENCE))
         laps = []
         for t, action in enumerate(episode.action):
@@ -180,6 +182,28 @@ def test_01_keeps_what_the_agent_drove_before_its_search_went_on(project):
     assert {n: after[n] for n in before if n.endswith("npz")} == {
         n: b for n, b in before.items() if n.endswith("npz")
     }
+
+
+def test_01_takes_no_drives_of_another_search_for_its_own(project):
+    flags = OWN | {"agent_episodes": 1}
+    tiny.stage(1, **flags)
+    path = project / "data/dream/rollouts/agent_2000000.npz"
+    before = load_header(path, "rollout")["settings"]
+    assert "1 of 1 episodes are there already" in tiny.stage(1, **flags)
+    search, state = "checkpoints/other_evolution.npz", "checkpoints/controller_evolution.npz"
+    header, arrays = load_arrays(state, "evolution")
+    made_from = header["made_from"] | {"SEED": 7}
+    kept = ("spent", "found", "plans", "driven", "history", "versions")
+    rest = {name: header[name] for name in kept}
+    save_arrays(search, "evolution", arrays, made_from=made_from, **rest)
+    assert "already" not in tiny.stage(1, **flags, controller="other")
+    after = load_header(path, "rollout")["settings"]
+    assert after["search"] != before["search"]
+
+
+def test_01_lets_either_the_agent_drive_or_you():
+    with pytest.raises(UserError, match="either the agent drives"):
+        tiny.stage(1, agent_episodes=1, keyboard_episodes=1)
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])

@@ -1,6 +1,7 @@
 """Stage 03 on small settings: the latents are those that the agent sees when it drives."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ import torch
 from stages import EPISODES, FLAGS, contents, picture, replace_v, unmarked
 
 from models.inference import ROWS, Encoder
+from utils.runtime.errors import UserError
 from utils.storage.networks import load_vae
 from utils.world_model.episodes import load_rollout
-from utils.world_model.latents import load_latents
+from utils.world_model.latents import load_image, load_latents, load_of
+from utils.world_model.mirror import mirror_image
 
 
 def test_03_encodes_every_frame_beside_its_action_and_outcome(finished):
@@ -83,6 +86,26 @@ def test_03_removes_nothing_that_is_not_known_to_be_latents(project):
     damaged.write_bytes((project / "data" / "latents" / EPISODES[0]).read_bytes()[:-99])
     tiny.stage(3, **FLAGS[3])
     assert damaged.exists()
+
+
+def test_03_removes_nothing_where_the_two_folders_do_not_belong_together(project):
+    before = contents(project / "data" / "latents")
+    shutil.copytree("data/rollouts", "data/dream/rollouts")
+    for path in (project / "data" / "dream" / "rollouts").iterdir():
+        path.rename(path.with_name(f"agent_{path.name}"))
+    with pytest.raises(UserError, match="data/latents holds latents of other rollouts"):
+        tiny.stage(3, **FLAGS[3], rollouts="data/dream/rollouts")
+    assert contents(project / "data" / "latents") == before
+
+
+@pytest.mark.usefixtures("project")
+def test_the_mirror_image_of_another_drive_is_refused():
+    path, other = (Path("data/latents") / name for name in EPISODES[:2])
+    _, vae = load_vae("checkpoints")
+    assert len(load_image(path, vae).mu) == len(load_of(path, vae)[1].mu)
+    shutil.copy(mirror_image(other), mirror_image(path))
+    with pytest.raises(UserError, match=r"is the mirror image of another drive; run python 03"):
+        load_image(path, vae)
 
 
 def test_03_encodes_anew_what_does_not_say_in_which_game_it_was_driven(project, monkeypatch):

@@ -65,7 +65,7 @@ class Dreamer:
         weights, bias = map(torch.from_numpy, unpack(parameters))
         weights, bias = weights.transpose(1, 2).contiguous(), bias.unsqueeze(1)
 
-        gumbel, normal = _luck(dreams, self._world)
+        luck = _luck(dreams, self._world)
         z, world_h, world_c = _warmed_up(self._world, dreams.starts, of_row)
         h, c = world_h, world_c
         if self._memory:
@@ -77,8 +77,8 @@ class Dreamer:
             action = torch.from_numpy(squash(raw.numpy()))
             world_h, world_c = self._world.remember(z, action, world_h, world_c)
             h, c = self._memory.remember(z, action, h, c) if self._memory else (world_h, world_c)
-            luck = Luck(gumbel[t, of_row], normal[t, of_row])
-            z, reward, ended = self._world.imagine(world_h, luck)
+            now = Luck(luck.gumbel[t, of_row], luck.normal[t, of_row])
+            z, reward, ended = self._world.imagine(world_h, now)
             total += running * reward
             pace = PACE_KEPT * pace + (1 - PACE_KEPT) * reward
             running *= (1 - ended) * (pace > LOST)
@@ -121,17 +121,7 @@ def _warmed_up(world: World, starts: Starts, of_row: Tensor) -> list[Tensor]:
     return [torch.cat(parts)[of_row] for parts in zip(*found, strict=True)]
 
 
-def _luck(dreams: Dreams, world: World) -> tuple[Tensor, Tensor]:
-    """gumbel (T, S, Z, K) and normal (T, S, Z) of `models.dream.Luck`, by each start's own seed."""
-    latent_dim, mixtures = world.sizes["latent_dim"], world.sizes["mixtures"]
-    drawn = []
-    for seed in dreams.seeds:
-        rng = np.random.default_rng(seed)
-        drawn.append((
-            rng.gumbel(size=(dreams.horizon, latent_dim, mixtures)).astype(np.float32),
-            rng.standard_normal((dreams.horizon, latent_dim), np.float32),
-        ))  # fmt: skip
-    gumbel, normal = (
-        torch.from_numpy(np.stack(arrays)).transpose(0, 1) for arrays in zip(*drawn, strict=True)
-    )
-    return gumbel, normal
+def _luck(dreams: Dreams, world: World) -> Luck:
+    """Of all frames (T, S, ...), by each start's own seed."""
+    drawn = [Luck.draw(np.random.default_rng(s), dreams.horizon, world.sizes) for s in dreams.seeds]
+    return Luck(*(torch.stack(parts, 1) for parts in zip(*drawn, strict=True)))

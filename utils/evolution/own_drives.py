@@ -12,6 +12,7 @@ from utils.racing.agent import Races
 from utils.racing.race import Lap, Race
 from utils.simulator import seeds
 from utils.simulator.envs import shrink
+from utils.storage.artifacts import fingerprint
 from utils.world_model.collection import Assignment, save
 from utils.world_model.episodes import Recorder
 
@@ -21,15 +22,18 @@ PATIENCE = 100  # frames without a new tile after which a race is given up: M ha
 def plan_drives(
     directory: str, env_id: str, count: int, search: Search, scale: FeatureScale
 ) -> list[Assignment]:
-    """`count` races on tracks of their own: in turn by C and by draws from its distribution."""
-    evolution, planned = search.evolution, []
+    """`count` races on tracks of their own: in turn by C and by draws from its distribution.
+
+    Their settings say by which search, so that the drives of another are not taken for its own.
+    """
+    evolution, mark, planned = search.evolution, fingerprint(search.made_from), []
     for i, seed in enumerate(seeds.ROLLOUTS["agent"][:count]):
         parameters = search.best
         if i % 2:
             rng = seeds.stream(seed, seeds.Draw.DRIVER)
             parameters = scale.plain(evolution.draw(rng, search.settings["MOST_SIGMA"]))
         path = Path(directory) / f"agent_{seed}.npz"
-        settings = {"generation": evolution.generation, "drawn": i % 2}
+        settings = {"search": mark, "generation": evolution.generation, "drawn": i % 2}
         planned.append(Assignment(str(path), "agent", seed, settings, env_id, parameters))
     return planned
 

@@ -1,5 +1,5 @@
 """What changes by itself as a search on the track gets on: how many races tell candidates apart,
-and how far from the mean they may be. Each rule is a function of the history alone.
+how far from the mean they may be, and what grass costs. Each rule is a function of the history.
 """
 
 from collections.abc import Sequence
@@ -15,36 +15,40 @@ GAIN = 1.0  # points, two standard errors of 200 selection tracks
 STILL = 2  # measurements of the mean without such a gain, after which it stands still
 
 
-def scheduled(plan: Plan, history: Sequence[Row], set_at: float = 0) -> Plan:
+def scheduled(plan: Plan, history: Sequence[Row], taught: bool = False, since: int = 0) -> Plan:
     """The plan of the next generation after this history; one in the dream stays as it is.
 
     Args:
-        set_at: the generation at which widest sigma and price of grass were last set by hand:
-            what happened before does not lower them.
+        taught: C was no beginner when the search began.
+        since: the number of the plan by which widest sigma and price of grass were last set by
+            hand; rows under earlier plans do not lower them.
     """
     if plan.world == "dream":
         return plan
-    learnt = next((i for i, row in enumerate(history) if is_skilled(row)), None)
+    learnt = 0 if taught else next((i for i, row in enumerate(history, 1) if is_skilled(row)), None)
     if learnt is None:
         return for_beginners(plan)
-    since = [row for row in history[learnt + 1 :] if row["generation"] >= set_at]
-    share = 0.5 ** (halvings(since) + (history[learnt]["generation"] >= set_at))
+    later = [row for row in history[learnt:] if row.get("plan", 0) >= since]
+    once = learnt > 0 and history[learnt - 1].get("plan", 0) >= since
+    share = 0.5 ** (once + halvings(later))
     most_sigma = max(plan.least_sigma, plan.most_sigma * share)
     return replace(plan, most_sigma=most_sigma, grass_cost=plan.grass_cost * share)
 
 
 def is_skilled(row: Row) -> bool:
     """Whether the generation of this row shows that beginners have learnt to drive a lap."""
+    measured = "select_mean" in row  # then "laps" are the mean's own
     laps = row.get("laps", 0.0)
-    return row.get("candidate_laps", laps) >= SKILLED or ("select_mean" in row and laps >= FLUENT)
+    candidates = row.get("candidate_laps", 0.0 if measured else laps)
+    return candidates >= SKILLED or (measured and laps >= FLUENT)
 
 
 def for_beginners(plan: Plan) -> Plan:
     """The plan with fewer tracks.
 
     Beginners differ by hundreds of points: one new track tells a pair apart, and twice as many
-    generations are worth more than a second. Later a missed tile decides, which is rare on any one
-    track and less so on those where it happened before.
+    generations are worth more than a second track. Later a missed tile decides, which is rare on
+    any one track and less so on those where it happened before.
     """
     tracks, replayed = (1, 0) if plan.fitness == "duels" else (plan.tracks, plan.replayed)
     few = min(FEW, plan.select_tracks)
@@ -52,13 +56,12 @@ def for_beginners(plan: Plan) -> Plan:
 
 
 def halvings(history: Sequence[Row]) -> int:
-    """How often the mean stood still, so that widest sigma and price of grass were halved again.
+    """How often the mean stood still, so that widest sigma and price of grass were halved.
 
     A wide distribution finds its way through luck, but its mean can only be as good as what most
-    of it can do; so the limit falls like a learning rate on a plateau, first when the mean has
-    learnt to drive. And the price of grass with
-    it: a wide distribution strays far from any line and has to keep off the edges, a narrow one may
-    use them.
+    of it can do; so the limit falls like a learning rate on a plateau. The price of grass falls
+    with it: a wide distribution strays far from any line and has to keep off the edges of the road,
+    a narrow one may use them.
     """
     count, since, best = 0, 0, -float("inf")
     for score in (row["select_mean"] for row in history if "select_mean" in row):

@@ -14,6 +14,7 @@ from utils.evolution.cma_es import Evolution
 from utils.evolution.curriculum import Driven
 from utils.evolution.history import ALWAYS, COLUMNS, Row, status
 from utils.evolution.plan import Plan
+from utils.evolution.schedule import scheduled
 from utils.pictures.plots import dream_curve, learning_curve
 from utils.racing.race import Lap
 from utils.runtime.errors import UserError
@@ -162,13 +163,20 @@ class Search:
             self.keep(mean)
             self.best_score, self.best_tracks = score, len(laps)
 
-    def set_at(self, *names: str) -> float:
-        """The generation from which on one of these settings is what it is now."""
-        changes = [
-            after["generation"] for before, after in pairwise(self.plans)
-            if any(before.get(name) != after.get(name) for name in names)
-        ]  # fmt: skip
-        return changes[-1] if changes else 0
+    def since(self, *names: str) -> int:
+        """The number of the first plan since which all of these settings are what they are now."""
+        return max(
+            (
+                number for number, (before, after) in enumerate(pairwise(self.plans), 1)
+                if any(before.get(name) != after.get(name) for name in names)
+            ),
+            default=0,
+        )  # fmt: skip
+
+    def scheduled(self, plan: Plan) -> Plan:
+        """This plan as the history has it now."""
+        taught = self.made_from.get("START") == "imitation"
+        return scheduled(plan, self.history, taught, self.since("MOST_SIGMA", "GRASS_COST"))
 
     def averaged(self, span: int) -> np.ndarray:
         """Take the latest mean into the average of about the last `span`; returns that average.

@@ -32,7 +32,7 @@ from utils.world_model.latents import Latents, load_of
 from utils.world_model.starts import start_at, together
 from utils.world_model.training import split
 
-HORIZON = 250  # frames of a return: five seconds, as stage 05 dreams them
+HORIZON = 250  # frames of a return: five seconds
 SIGMAS = (0.003, 0.01, 0.03, 0.1, 0.3)  # of C's around the one at hand, in standardised features
 DRAWS = 2  # of them at each sigma
 TRACKS = 8  # selection tracks that each C drives
@@ -96,23 +96,24 @@ def measure_m(
     agent, (_, vae) = load_agent(checkpoints, controller), load_vae(checkpoints)
     dreaming, header = load_second_rnn(checkpoints, agent.origin["vae"], agent.origin["rnn"])
     unseen = [load_of(drive, vae)[1] for drive in split(episodes(latents, "latents"))[1]]
-
     m = dreaming or agent.rnn
-    controllers = around(agent.parameters, FeatureScale.of(agent.rnn))
-    drives = drive_for_real(agent, [parameters for _, parameters in controllers], count, cluster)
-    real, dreamt = returns(agent.rnn, dreaming, temperature, controllers, drives, count, cluster)
     worlds = {
         "M": World(m, temperature),
         "M, likeliest future": World(m, 0),
         "untrained M": World(untrained(m), temperature),
     }
+    wrong = errors(agent.vae, worlds, unseen, SEED)
+
+    controllers = around(agent.parameters, FeatureScale.of(agent.rnn))
+    drives = drive_for_real(agent, [parameters for _, parameters in controllers], count, cluster)
+    real, dreamt = returns(agent.rnn, dreaming, temperature, controllers, drives, count, cluster)
     report = {
         "kind": "report on M",
         **agent.origin,
         "dreaming_rnn": header["fingerprint"],
         **provenance(),
         "temperature": temperature,
-        "errors": errors(agent.vae, worlds, unseen, SEED),
+        "errors": wrong,
         "returns": compared([sigma for sigma, _ in controllers], real, dreamt),
         "end": calibration(m, [*unseen, *itertools.chain(*drives)]),
     }

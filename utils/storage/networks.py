@@ -73,7 +73,7 @@ def load_dreaming(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[
 
 
 def load_second_rnn(checkpoints: str, vae: str, rnn: str) -> tuple[MDNRNN | None, dict[str, Any]]:
-    """The same, but no M where it is the one whose h C reads, which has the fingerprint `rnn`."""
+    """What `load_dreaming` returns, without the M if it is the one, `rnn`, whose h C reads."""
     dreaming, header = load_dreaming(checkpoints, vae)
     return dreaming if header["fingerprint"] != rnn else None, header
 
@@ -81,7 +81,10 @@ def load_second_rnn(checkpoints: str, vae: str, rnn: str) -> tuple[MDNRNN | None
 def _load_rnn(path: Path, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
     rnn, header = _load_network(path, "M", MDNRNN)
     if header["made_from"].get("vae") != vae_fingerprint:
-        raise UserError(f"{path} was made for another V; {ENCODE}, then {TRAIN_M}.")
+        mend = f"{ENCODE}, then {TRAIN_M}"
+        if path.name == dreaming_path("").name:
+            mend = "delete it: M itself dreams then, until stage 04 makes another (--drives)"
+        raise UserError(f"{path} was made for another V; {mend}.")
     return rnn, header
 
 

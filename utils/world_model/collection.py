@@ -27,7 +27,7 @@ class Assignment(NamedTuple):
     path: str
     driver: str
     seed: int
-    settings: Mapping[str, float]  # of the driver
+    settings: Mapping[str, Any]  # of the driver
     env_id: str
     parameters: np.ndarray | None = None  # of C on plain [z, h], where the agent drives
 
@@ -71,9 +71,9 @@ def is_collected(assignment: Assignment) -> bool:
     except UserError as error:
         print(f"{error} Collecting it again.")
         return False
-    wanted = header(assignment)
-    if assignment.driver == "agent":  # its search has gone on since
-        del wanted["settings"]
+    wanted, settings = header(assignment), found.get("settings")
+    if assignment.driver == "agent" and isinstance(settings, dict):
+        wanted["settings"] = settings | {"search": assignment.settings["search"]}  # which goes on
     return wanted.items() <= found.items()
 
 

@@ -134,7 +134,16 @@ def load_of(path: Path, vae: dict[str, Any]) -> Encoded:
 
 def load_images(paths: Sequence[Path], vae: dict[str, Any]) -> list[Latents]:
     """The mirror images of the episodes with these latents."""
-    return [load_of(mirror_image(path), vae)[1] for path in paths]
+    return [load_image(path, vae) for path in paths]
+
+
+def load_image(path: Path, vae: dict[str, Any]) -> Latents:
+    """The mirror image of the episode with these latents; a UserError if it is of another one."""
+    image = mirror_image(path)
+    header, latents = load_of(image, vae)
+    if header["made_from"] != load_header(path, "latents")["made_from"] | {"mirrored": True}:
+        raise UserError(f"{image} is the mirror image of another drive; {ENCODE}.")
+    return latents
 
 
 def load_all(
@@ -168,5 +177,16 @@ def load_all(
     for rollout in files(rollouts):
         if rollout.name not in encoded:
             raise UserError(f"{rollout} is not encoded yet; {ENCODE}.")
-    marks = {p.name: header["fingerprint"] for p, (header, _) in zip(paths, loaded, strict=True)}
-    return loaded, fingerprint(marks)
+    return loaded, _fingerprint(paths, loaded)
+
+
+def load_some(paths: Sequence[Path], vae: dict[str, Any]) -> tuple[list[Latents], str]:
+    """The episodes with these latents, and the fingerprint of all."""
+    loaded = [load_of(path, vae) for path in paths]
+    return [latents for _, latents in loaded], _fingerprint(paths, loaded)
+
+
+def _fingerprint(paths: Sequence[Path], loaded: Sequence[Encoded]) -> str:
+    return fingerprint(
+        {path.name: header["fingerprint"] for path, (header, _) in zip(paths, loaded, strict=True)}
+    )

@@ -13,8 +13,7 @@ from models.dream import World
 from utils.runtime.errors import UserError
 from utils.storage import artifacts
 from utils.storage.artifacts import load_arrays, remedy, save_arrays
-from utils.world_model.latents import Encoded, Latents, load_of
-from utils.world_model.mirror import mirror_image
+from utils.world_model.latents import Encoded, Latents, load_image, load_of
 
 FRAMES = 50  # that M sees of the real drive before it dreams: a second
 MOMENTS = 64  # that ship, so that who has no data can dream: 0.4 MB
@@ -61,7 +60,9 @@ class Moments:
         kept: Starts | None = None,
     ) -> None:  # fmt: skip
         self._others, self._own, self._kept = list(others), list(own)[-NEWEST:], kept
-        self._load = lru_cache(maxsize=IN_MEMORY)(lambda path: load_of(path, vae)[1])
+        self._load = lru_cache(maxsize=IN_MEMORY)(
+            lambda path, image: load_image(path, vae) if image else load_of(path, vae)[1]
+        )
 
     @classmethod
     def of(cls, latents: str, own: str, checkpoints: str, vae: dict[str, Any]) -> "Moments":
@@ -92,7 +93,7 @@ class Moments:
         if not paths and self._kept:
             return self._kept.take([int(rng.integers(len(self._kept.seen)))])
         path = paths[rng.integers(len(paths))]
-        latents = self._load(path if rng.random() < 0.5 else mirror_image(path))
+        latents = self._load(path, rng.random() >= 0.5)
         if own <= kind < beginning:
             return start_at(latents, 0)
         t = int(rng.integers(len(latents.action) + 1))

@@ -183,7 +183,11 @@ class Training:
         if type(saved["epoch"]) is not int or not self._before < saved["epoch"] <= self._epochs:
             raise ValueError("no such epoch")
         history = [{k: float(v) for k, v in row.items()} for row in saved["history"]]
-        if [row["epoch"] for row in history] != list(range(1, saved["epoch"] + 1)):
+        for epoch, row in enumerate(history, 1):
+            if row["epoch"] != epoch:
+                raise ValueError("epochs without a row")
+            row["epoch"] = epoch
+        if len(history) != saved["epoch"]:
             raise ValueError("epochs without a row")
         weights: dict[str, Tensor] = {}
         adam: dict[int, dict[str, Tensor]] = defaultdict(dict)
