@@ -6,7 +6,8 @@ it is first fitted to an autopilot's advice.
 Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt
          for the dream: checkpoints/mdn_rnn_dream.pt, the M that has seen the agent's own drives, or
          else mdn_rnn.pt; data/latents and data/dream/latents, or else checkpoints/starts.npz
-Writes   checkpoints/NAME.pt, the best mean of the search distribution so far
+Writes   checkpoints/NAME.pt, the best measured mean of the search distribution; in the dream,
+         where none is measured, the average of the last AVERAGED
          checkpoints/NAME.csv and NAME.png (the learning curve)
          checkpoints/NAME_evolution.npz (the whole state of the evolution)
          data/imitation/NAME/*.npz (finished rounds of the imitation)
@@ -60,7 +61,7 @@ from utils.world_model.starts import Moments
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
 START = "zeros"  # as in the paper: nobody shows C how; "imitation" first copies the autopilot
-WORLD = "track"  # where the candidates drive; in the "dream" of M it takes a thirtieth of the time
+WORLD = "track"  # where candidates drive; a frame of M's "dream" takes a twentieth of the time
 FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is worth
 GENERATIONS = 60  # more go on from where the last run ended; 12 after an imitation
 POPULATION = 144  # candidates a generation; 48 after an imitation

@@ -10,7 +10,7 @@ Writes   checkpoints/results/NAME.json (every race, and where the figures come f
          from checkpoints/starts.npz)
          instead, with MEASURE = "m": checkpoints/results/m.json and m.png (what M is worth; it
          reads data/latents, too, and checkpoints/mdn_rnn_dream.pt where there is one)
-Time     about 1 minute on two cores; 100 tracks take 6; what M is worth takes 2
+Time     about 1 minute on two cores; 100 tracks take 4 to 10; what M is worth takes 5
 Run      python 06_evaluate.py
          python 06_evaluate.py --episodes 100 --name shipped     (the README's table)
          python 06_evaluate.py --driver autopilot --episodes 100 --name autopilot

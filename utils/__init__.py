@@ -3,7 +3,7 @@
     runtime, simulator    the machine, and the game
     storage               files
     pictures              films and plots
-    drivers               whoever drives beside the agent
+    drivers               whoever drives besides the agent
     racing, world_model   the agent at the wheel; V and M in training (neither knows the other)
     evolution             how C is found
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the rows of the table again, from nothing, in a folder of its own: from the project's root
+# Makes the rows of the table again, from nothing, in a folder of its own; its `pupil` is the table's `shipped`,
+# its `dream_of_never_own` the table's `never_own`. From the project's root
 #
 #     bash checkpoints/results/rows.sh ../rows
 #

@@ -19,7 +19,7 @@ from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 from utils.world_model.starts import FRAMES, Starts
 
-STARTS = 16  # dreams of a candidate, as in stage 05
+STARTS = 16  # dreams of a candidate
 
 
 def measure_dreams(networks: Networks, effort: Effort) -> Figures:

@@ -1,4 +1,4 @@
-"""Who may drive beside the agent: the autopilot that is shown the map, random actions, and you.
+"""Who may drive besides the agent: the autopilot that is shown the map, random actions, and you.
 
 A driver is made for an environment that has been reset, and acts: `act(obs) -> action`.
 """

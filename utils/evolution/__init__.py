@@ -1,4 +1,5 @@
-"""How C is found: imitation for a start, then CMA-ES with a fitness and a choice of tracks.
+"""How C is found, on the track or in dreams: CMA-ES, fitness, the choice of tracks, imitation; the
+agent's own drives; and what M is worth to it.
 
 This room stands on all others; none of them knows of it.
 """
