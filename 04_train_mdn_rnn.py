@@ -30,6 +30,7 @@ from models.vae import sample
 from utils.runtime.command_line import folder, number, processes, seed, settings, whole
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
+from utils.simulator.envs import HOTTEST
 from utils.storage.artifacts import COLLECT, demand_writable, sweep
 from utils.storage.networks import (
     dreaming_path,
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         globals(), argv,
         HIDDEN=whole(1, 8192), MIXTURES=whole(1, 100), EPOCHS=whole(), NOISE=number(0, 1),
         BATCH=whole(1), LENGTH=whole(1), LEARNING_RATE=number(0, 1), CLIP=number(0),
-        TEMPERATURE=number(0, 10), SEED=seed(), WORKERS=processes(), THREADS=processes(1),
+        TEMPERATURE=number(0, HOTTEST), SEED=seed(), WORKERS=processes(), THREADS=processes(1),
         DRIVES=whole(), OWN_EPOCHS=whole(1), OWN_LENGTH=whole(1), OLD=whole(), EARLIER=whole(),
         OWN_RATE=number(0, 1), LATENTS=folder(), OWN_LATENTS=folder(), ROLLOUTS=folder(),
         CHECKPOINTS=folder(),

@@ -54,7 +54,7 @@ from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock, Meter
 from utils.simulator import seeds
-from utils.simulator.envs import DREAM_ID, ENV_IDS, MAX_FRAMES
+from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST, MAX_FRAMES
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import load_rnn, load_second_rnn, load_vae
 from utils.world_model.starts import Moments
@@ -203,7 +203,7 @@ def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace
         LEAST_SIGMA=number(0, 10), MOST_SIGMA=number(1e-9, 10), MEAN_RATE=number(0.01, 1),
         SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1), ROUNDS=whole(1, 1000),
         LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1),
-        STARTS=whole(1, DREAMS), HORIZON=whole(1, MAX_FRAMES), TEMPERATURE=number(0, 10),
+        STARTS=whole(1, DREAMS), HORIZON=whole(1, MAX_FRAMES), TEMPERATURE=number(0, HOTTEST),
         AVERAGED=whole(1), OWN=number(0, 1), FAILING=number(0, 1), BEGINNING=number(0, 1),
         GRASS_COST=number(0, 10), SEED=seed(), ENV_ID=choice(*ENV_IDS), WORKERS=processes(),
         CLUSTER=address(), LATENTS=folder(), OWN_LATENTS=folder(), CHECKPOINTS=folder(),

@@ -28,13 +28,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from utils.runtime.child import Handler, OneAtATime, build, limit_to_one_thread, pack
+from utils.runtime.child import Handler, OneAtATime, build, pack
 from utils.runtime.cluster import Cluster
 from utils.runtime.errors import UserError, for_the_user
 from utils.runtime.process import Processes
 from utils.runtime.worker import Carrier, Said, Worker
 
-__all__ = ["OneAtATime", "Workers", "limit_to_one_thread"]
+__all__ = ["OneAtATime", "Workers"]
 
 START_SECONDS = 600.0  # for importing and building the handler, while many workers start at once
 SUSPECT_DEATHS = 2  # a job that was there when this many workers died gets a worker of its own

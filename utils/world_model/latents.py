@@ -25,7 +25,7 @@ from utils.world_model.mirror import mirror_image, mirrored
 
 
 class Latents(NamedTuple):
-    """One episode of T actions, encoded: 276 bytes a frame, so that a million fit into memory."""
+    """One episode of T actions, encoded: 273 bytes a frame, so that a million fit into memory."""
 
     mu: np.ndarray  # (T + 1, Z) float32
     logvar: np.ndarray  # (T + 1, Z) float32

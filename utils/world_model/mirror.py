@@ -14,7 +14,7 @@ from utils.simulator.envs import FRAME_SIZE
 from utils.world_model.episodes import Episode
 
 BAR = FRAME_SIZE * 7 // 8  # the row with which the dashboard begins
-REACH = FRAME_SIZE * 5 // CELLS  # pixels to either side of its middle that such a gauge takes
+REACH = FRAME_SIZE * 5 // CELLS  # pixels to either side of a gauge; a spin's yaw reaches further
 
 
 def mirrored(episode: Episode) -> Episode:
