@@ -15,11 +15,11 @@ from utils.simulator import seeds
 
 FORGOTTEN_AFTER = 50  # generations after its first use: a track that nobody can master must go
 
-Driven = list[tuple[int, float]]  # tracks of the last generations, each with its mean score
+Remembered = list[tuple[int, float]]  # tracks of the last generations, each with its mean score
 
 
 def choose_tracks(
-    plan: Plan, groups: Groups, generation: int, driven: Driven
+    plan: Plan, groups: Groups, generation: int, driven: Remembered
 ) -> tuple[list[list[int]], list[int]]:
     """For every candidate the tracks that it drives, and those that the mean alone scouts.
 
@@ -37,12 +37,12 @@ def choose_tracks(
     return tracks, list(islice(new, plan.scouted))
 
 
-def worst(driven: Driven, count: int) -> list[int]:
+def worst(driven: Remembered, count: int) -> list[int]:
     """Seeds of at most `count` tracks, the worst first."""
     return [track for track, _ in sorted(driven, key=lambda pair: pair[1])[:count]]
 
 
-def remembered(driven: Driven, generation: int, laps: Iterable[Lap]) -> Driven:
+def remembered(driven: Remembered, generation: int, laps: Iterable[Lap]) -> Remembered:
     """With how tracks went in this generation, on average, and without the oldest ones."""
     scores: dict[int, list[float]] = {}
     for lap in laps:

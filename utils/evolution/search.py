@@ -11,7 +11,7 @@ import numpy as np
 
 from models.controller import parameter_count
 from utils.evolution.cma_es import Evolution
-from utils.evolution.curriculum import Driven
+from utils.evolution.curriculum import Remembered
 from utils.evolution.history import ALWAYS, COLUMNS, Row, status
 from utils.evolution.plan import Plan
 from utils.evolution.schedule import scheduled
@@ -58,7 +58,7 @@ class Search:
     best_tracks: int | None = None  # so many of them
     measured_at: int | None = None  # generation of the last measurement
     average: np.ndarray | None = None  # (n,) of the means of late, where no race measures them
-    driven: Driven = field(default_factory=list)
+    driven: Remembered = field(default_factory=list)
     history: list[Row] = field(default_factory=list)  # a row a generation, or last measurement
 
     @classmethod
