@@ -82,7 +82,7 @@ NAME = "latest"  # of the report
 FILM = "best_lap.mp4"  # the best race; "none" leaves it out
 WORKERS = cores()  # processes; 0 drives in this one; the scores are the same for any
 CLUSTER = ""  # "auto" or HOST:PORT of a Ray cluster; WORKERS are then all its processors by default
-LATENTS = "data/latents"  # real drives, of which M was not trained on every twentieth
+LATENTS = "data/latents"  # real drives: dreams begin there, and M has not seen every twentieth
 CHECKPOINTS = "checkpoints"  # where V, M and C are and the report goes
 # ---------------------------------------------------------------------------
 
@@ -186,7 +186,9 @@ def _options(s) -> dict[str, Any]:
     """Of the environment."""
     if s.ENV_ID != DREAM_ID:
         return {}
-    return {"checkpoints": s.CHECKPOINTS, "temperature": s.TEMPERATURE}
+    return {
+        "checkpoints": s.CHECKPOINTS, "latents": s.LATENTS, "temperature": s.TEMPERATURE
+    }  # fmt: skip
 
 
 def _dream(s) -> dict[str, Any]:
