@@ -11,7 +11,7 @@ Writes   checkpoints/NAME.pt, the best measured mean of the search distribution;
          checkpoints/NAME.csv and NAME.png (the learning curve)
          checkpoints/NAME_evolution.npz (the whole state of the evolution)
          data/imitation/NAME/*.npz (finished rounds of the imitation)
-Time     about 70 minutes on two cores
+Time     about 90 minutes on two cores
 Run      python 05_train_controller.py
          python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --fitness score
          --population 48 --tracks 12 --replayed 0 --generations 12    (with a teacher, 30 minutes)
