@@ -27,7 +27,7 @@ report $all autopilot --driver autopilot
 
 # C without a teacher, on the track
 python 05_train_controller.py
-report $all zeros
+report $all default
 
 # C in the dream only, with an M that learns from the agent's drives; then on the track
 mkdir -p $dream
