@@ -29,6 +29,8 @@ def run(main: Callable[[], None]) -> None:
         main()
     finally:
         sys.stdout.flush()  # here, where it is noticed that the reader has gone
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)  # all is done: there is nothing left to stop
 
 
 def _end(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
