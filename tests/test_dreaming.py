@@ -50,8 +50,9 @@ def drive(frames, seed=0, reward=None):
 
 def save_drive(path, latents, vae="v"):
     origin = {"rollout": "r", "vae": vae, "arithmetic": "float32"}
-    for target in (path, mirror_image(path)):
-        save_arrays(target, "latents", latents._asdict(), made_from=origin, versions=game())
+    images = {path: origin, mirror_image(path): origin | {"mirrored": True}}
+    for target, made_from in images.items():
+        save_arrays(target, "latents", latents._asdict(), made_from=made_from, versions=game())
     return path
 
 
