@@ -156,9 +156,13 @@ def go_on(s: SimpleNamespace) -> None:
     constants = (
         "NOISE", "BATCH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_LENGTH", "OWN_RATE"
     )  # fmt: skip
-    made_from = {"vae": vae["fingerprint"], "former": former["fingerprint"], "drives": s.DRIVES}
-    made_from |= {"latents": mark}
-    made_from |= {name: getattr(s, name) for name in constants}
+    made_from = {
+        "vae": vae["fingerprint"],
+        "former": former["fingerprint"],
+        "drives": s.DRIVES,
+        "latents": mark,
+        **{name: getattr(s, name) for name in constants},
+    }
     rnn.train().requires_grad_(True)
     optimizer = torch.optim.Adam(rnn.parameters(), s.OWN_RATE, fused=True)
     training = Training(

@@ -53,14 +53,14 @@ class RecordedRaces:
 
     def advance(self) -> list[tuple[int, dict[str, float]]]:
         """One frame of every race; those that end with it are saved."""
-        under_way = [taken for taken in self._races.running if taken]
-        seen = [shrink(race.obs) for _, race in under_way]
+        under_way = self._races.under_way
+        seen = [shrink(race.obs) for _, _, race in under_way]
         finished = dict(self._races.advance())
-        for (job_id, race), frame in zip(under_way, seen, strict=True):
+        for (_, job_id, race), frame in zip(under_way, seen, strict=True):
             self._recorded[job_id][1].note(frame, race.action, race.reward, race.terminated)
         return [
             (job_id, self._save(job_id, lap, shrink(race.obs)))
-            for job_id, race in under_way if (lap := finished.get(job_id))
+            for _, job_id, race in under_way if (lap := finished.get(job_id))
         ]  # fmt: skip
 
     def _save(self, job_id: int, lap: Lap, last: np.ndarray) -> dict[str, float]:

@@ -57,7 +57,7 @@ class RealDrives:
 
     def advance(self) -> list[tuple[int, Latents]]:
         """One frame of every race; returns the drives that ended with it."""
-        under_way = [(row, *taken) for row, taken in enumerate(self._races.running) if taken]
+        under_way = self._races.under_way
         finished = self._races.advance()
         for row, job_id, race in under_way:
             z = self._races.agent.features[row, : self._latent_dim].copy()

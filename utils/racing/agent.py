@@ -113,14 +113,16 @@ class Races:
         self.agent.frames[row] = shrink(running.obs)
         self.agent.begin(row, race.parameters, race.look_every, race.blind)
 
+    @property
+    def under_way(self) -> list[tuple[int, int, RunningRace]]:
+        """The races that are being driven: the row of each in the agent, its job and itself."""
+        return [(row, *taken) for row, taken in enumerate(self.running) if taken]
+
     def advance(self) -> list[tuple[int, Lap]]:
         """One frame of every race; returns the laps that ended with it."""
         actions = self.agent.decide()
         finished = []
-        for row, taken in enumerate(self.running):
-            if taken is None:
-                continue
-            job_id, running = taken
+        for row, job_id, running in self.under_way:
             actions[row] = running.step(actions[row], self.agent.features[row])
             if running.over:
                 finished.append((job_id, running.lap()))
