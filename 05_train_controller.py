@@ -14,7 +14,8 @@ Writes   checkpoints/NAME.pt, the best measured mean of the search distribution;
 Time     about 90 minutes on two cores
 Run      python 05_train_controller.py
          python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --fitness score
-         --population 48 --tracks 12 --replayed 0 --generations 12    (with a teacher, 30 minutes)
+         --population 48 --tracks 12 --replayed 0 --mean-rate 0.5 --generations 12
+         (with a teacher, 30 minutes)
 
 Stopped, it goes on from the last finished generation when run again; with more GENERATIONS, from
 where it ended. The constants below are for a new search: one that goes on keeps its own settings,
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from models.controller import FeatureScale, parameter_count
-from utils.evolution.cma_es import SMALLEST_POPULATION, Evolution
+from utils.evolution.cma_es import HIGHEST_RATE, SMALLEST_POPULATION, Evolution
 from utils.evolution.dreaming import DREAMS
 from utils.evolution.fitness import FITNESSES
 from utils.evolution.history import of_selection
@@ -68,10 +69,10 @@ POPULATION = 144  # candidates a generation; 48 after an imitation
 TRACKS = 2  # races of each candidate, one as long as few laps are complete; 12 without duels
 REPLAYED = 1  # of them repeat tracks that went badly of late
 SCOUTED = 0  # extra new tracks that only the mean drives, to find bad ones
-SIGMA = 0.1  # first step size in standardised features; 0.01 wrecks an imitation, 0.002 does not
+SIGMA = 0.03  # first step size in standardised features; 0.01 wrecks an imitation, 0.002 does not
 LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tracks
-MOST_SIGMA = 0.2  # a wider population is mostly wrecks; halved once it drives, and on plateaus
-MEAN_RATE = 0.5  # share of the proposed step taken; half-steps average the tracks' luck out
+MOST_SIGMA = 0.06  # a wider population is mostly wrecks; halved once it drives, and on plateaus
+MEAN_RATE = 4.0  # times the proposed step: long ones of near candidates, since wide ones are wrecks
 FITNESS = "duels"  # of a candidate with its mirror image; "score" ranks all, after an imitation
 GRASS_COST = 0.3  # points a wheel and frame off the road in duels; halved with MOST_SIGMA
 PATIENCE = 100  # frames without a new tile after which a candidate's race is given up
@@ -200,9 +201,10 @@ def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace
         GENERATIONS=whole(0, 1_000_000), POPULATION=whole(SMALLEST_POPULATION, 10_000),
         TRACKS=whole(1, seeds.EVOLUTION_TRACKS), REPLAYED=whole(), FITNESS=choice(*FITNESSES),
         SCOUTED=whole(0, seeds.EVOLUTION_TRACKS), SIGMA=number(1e-9, 10), PATIENCE=whole(1),
-        LEAST_SIGMA=number(0, 10), MOST_SIGMA=number(1e-9, 10), MEAN_RATE=number(0.01, 1),
-        SELECT_TRACKS=whole(0, len(seeds.SELECT)), SELECT_EVERY=whole(1), ROUNDS=whole(1, 1000),
-        LAPS=whole(1, 10_000), TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1),
+        LEAST_SIGMA=number(0, 10), MOST_SIGMA=number(1e-9, 10),
+        MEAN_RATE=number(0.01, HIGHEST_RATE), SELECT_TRACKS=whole(0, len(seeds.SELECT)),
+        SELECT_EVERY=whole(1), ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000),
+        TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1),
         STARTS=whole(1, DREAMS), HORIZON=whole(1, MAX_FRAMES), TEMPERATURE=number(0, HOTTEST),
         AVERAGED=whole(1), OWN=number(0, 1), FAILING=number(0, 1), BEGINNING=number(0, 1),
         GRASS_COST=number(0, 10), SEED=seed(), ENV_ID=choice(*ENV_IDS), WORKERS=processes(),

@@ -207,13 +207,14 @@ def test_another_population_is_drawn_from_the_same_distribution():
 
 
 def test_mean_rate_scales_the_step():
-    half, whole = make(), make()
-    for evolution, share in (half, 0.5), (whole, 1.0):
+    half, whole, long = make(), make(), make()
+    for evolution, share in (half, 0.5), (whole, 1.0), (long, 4.0):
         evolution.tell(candidates := evolution.ask(), score(candidates), share)
     np.testing.assert_allclose(half.mean, whole.mean / 2)
+    np.testing.assert_allclose(long.mean, whole.mean * 4)
 
 
-@pytest.mark.parametrize("share", [0.0, 1.5, np.nan])
+@pytest.mark.parametrize("share", [0.0, 10.5, np.nan])
 def test_a_mean_rate_out_of_range_is_named(share):
     evolution = make()
     with pytest.raises(ValueError, match="mean_rate"):

@@ -131,7 +131,7 @@ def test_05_goes_on_by_the_plan_that_it_has(project):
         assert told == {"population": 8, "tracks": 1, "duels": 1, "most_sigma": 0.15}  # beginners
     assert len(header["plans"]) == 1
     (kept,) = (line for line in said.splitlines() if "settings stay" in line)
-    assert "POPULATION 8 (not 144), MOST_SIGMA 0.15 (not 0.2)" in kept
+    assert "POPULATION 8 (not 144), MOST_SIGMA 0.15 (not 0.06)" in kept
     assert "changed" not in said
     assert read_log("checkpoints/two.csv")[2]["duels"] == 1
 
@@ -140,16 +140,16 @@ def test_05_says_and_records_what_a_flag_changes_in_a_search_that_goes_on(projec
     tiny.stage(5, **FLAGS[5] | TWO | {"name": "two", "generations": 1})
     flags = {"name": "two", "generations": 2, "workers": 0}
     said = tiny.stage(5, **flags, fitness="score", mean_rate=0.25)
-    assert "changed: MEAN_RATE from 0.5 to 0.25, FITNESS from duels to score" in said
+    assert "changed: MEAN_RATE from 4.0 to 0.25, FITNESS from duels to score" in said
     assert "changed" not in tiny.stage(5, **flags | {"generations": 3})
     header = load_header("checkpoints/two_evolution.npz", "evolution")
     first, second = header["plans"]
-    assert (first["generation"], first["FITNESS"], first["MEAN_RATE"]) == (0, "duels", 0.5)
+    assert (first["generation"], first["FITNESS"], first["MEAN_RATE"]) == (0, "duels", 4.0)
     assert (second["generation"], second["FITNESS"], second["MEAN_RATE"]) == (1, "score", 0.25)
     assert first["POPULATION"] == second["POPULATION"] == 8
     rows = [row for row in header["history"] if "mean" in row]
     assert [row["duels"] for row in rows] == [1, 0, 0]
-    assert [row["mean_rate"] for row in rows] == [0.5, 0.25, 0.25]
+    assert [row["mean_rate"] for row in rows] == [4.0, 0.25, 0.25]
     vae, rnn = tiny.headers(project / "checkpoints")
     _, c = load_controller(project / "checkpoints" / "two.pt", vae, rnn)
     assert c["plans"] == header["plans"]
@@ -206,7 +206,7 @@ def test_05_does_not_replace_a_c_whose_state_is_not_there(project, name):
         ({"fitness": "duels", "population": 7}, r"POPULATION .*even for duels, not 7"),
         ({"fitness": "duels", "tracks": 333, "scouted": 2}, "1000 tracks, not 1001"),
         ({"tracks": 999, "scouted": 2}, "1000 tracks, not 1001"),
-        ({"least_sigma": 0.3}, r"LEAST_SIGMA .*at most MOST_SIGMA, 0\.2"),
+        ({"least_sigma": 0.3}, r"LEAST_SIGMA .*at most MOST_SIGMA, 0\.06"),
     ],
 )
 def test_05_refuses_plans_that_cannot_be_driven(project, flags, sentence):

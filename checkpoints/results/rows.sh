@@ -15,6 +15,7 @@ report() { # FOLDER NAME FLAGS...: a hundred races on stock's tracks 0 to 99, un
         python 06_evaluate.py --checkpoints "$1" --name "$2" --episodes 100 --film none "${@:3}"
 }
 
+wide="--sigma 0.1 --most-sigma 0.2 --mean-rate 0.5" # as the rows of the dream were made
 all=checkpoints dream=checkpoints/dream never_own=checkpoints/never_own random_m=checkpoints/untrained_m
 
 python 01_collect_rollouts.py
@@ -33,7 +34,7 @@ report $all default
 mkdir -p $dream
 cp $all/{vae.pt,mdn_rnn.pt,starts.npz} $dream
 for round in $(seq 16); do
-    python 05_train_controller.py --world dream --population 64 --generations $((8 * round)) --checkpoints $dream
+    python 05_train_controller.py --world dream $wide --population 64 --generations $((8 * round)) --checkpoints $dream
     python 01_collect_rollouts.py --agent-episodes $((32 * round)) --checkpoints $dream
     python 03_encode_dataset.py --rollouts data/dream/rollouts --latents data/dream/latents --checkpoints $dream
     python 04_train_mdn_rnn.py --drives $((32 * round)) --checkpoints $dream
@@ -49,7 +50,7 @@ cp $all/{vae.pt,mdn_rnn.pt,starts.npz} $never_own
 cp $all/vae.pt $random_m
 python 04_train_mdn_rnn.py --epochs 0 --checkpoints $random_m
 for home in $never_own $random_m; do
-    python 05_train_controller.py --world dream --population 64 --generations 128 --own-latents data/none \
+    python 05_train_controller.py --world dream $wide --population 64 --generations 128 --own-latents data/none \
         --checkpoints $home
     report $home dream_of_$(basename $home)
 done
@@ -64,5 +65,5 @@ done
 python 05_train_controller.py --name imitation --start imitation --generations 0 --checkpoints $random_m
 report $random_m untrained_m --controller imitation
 python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --fitness score --population 48 \
-    --tracks 12 --replayed 0 --generations 12
+    --tracks 12 --replayed 0 --mean-rate 0.5 --generations 12
 report $all pupil --controller pupil

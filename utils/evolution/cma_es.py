@@ -9,8 +9,9 @@ Its variants were chosen on noisy test functions of 867 dimensions, in 75-300 ge
 one variance a coordinate   so few generations teach a full covariance nothing, at 15 times the cost
 two-point sigma             recovers sooner than path length control from a sigma far off
 mirrored candidates         pairs mean + d and mean - d show the slope through more noise
-mean_rate=0.5               half-steps of the mean, with a wider sigma to match, average noise out;
-                            0.25 was better still on quadratic hills, but lost its way on flat ones
+mean_rate                   on quadratic hills half-steps with a wider sigma average noise out; on
+                            the track wide candidates are wrecks, which show nothing, and the mean
+                            gets on by longer steps than those that lead to its candidates
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from cma.transformations import DiagonalDecoding  # type: ignore[import-untyped]
 from cma.utilities.utils import ElapsedWCTime  # type: ignore[import-untyped]
 from numpy.typing import ArrayLike, NDArray
 
+HIGHEST_RATE = 10
 SMALLEST_POPULATION = 6  # cma selects differently below, and two of them only measure sigma
 INTEGERS = ("population", "seed", "generation")
 VECTORS = ("mean", "mean_before", "path", "sigma_path", "deviations")
@@ -144,12 +146,15 @@ class Evolution:
 
         candidates  (population, n) as `ask` gave them
         fitness     (population,) higher is better; only the order matters, and ties are allowed
-        mean_rate   share of the proposed step that the mean takes, above 0 and at most 1
+        mean_rate   how many times the proposed step the mean takes (c_m in Hansen's tutorial,
+                    arXiv:1604.00772), above 0 and at most HIGHEST_RATE
         Raises ValueError for other candidates and for a fitness that is NaN or infinite: a failed
         evaluation is the caller's to repeat or to price, since ranking it would hide it.
         """
-        if not 0 < mean_rate <= 1:
-            raise ValueError(f"mean_rate must be above 0 and at most 1, not {mean_rate}")
+        if not 0 < mean_rate <= HIGHEST_RATE:
+            raise ValueError(
+                f"mean_rate must be above 0 and at most {HIGHEST_RATE}, not {mean_rate}"
+            )
         fitness = np.asarray(fitness, dtype=np.float64)
         if fitness.shape != (self.population,):
             raise ValueError(f"fitness has shape {fitness.shape}, not ({self.population},)")
