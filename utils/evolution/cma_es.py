@@ -23,7 +23,7 @@ from cma.transformations import DiagonalDecoding  # type: ignore[import-untyped]
 from cma.utilities.utils import ElapsedWCTime  # type: ignore[import-untyped]
 from numpy.typing import ArrayLike, NDArray
 
-HIGHEST_RATE = 10
+HIGHEST_RATE = 10  # of the mean; 4 is the highest that has been tried
 SMALLEST_POPULATION = 6  # cma selects differently below, and two of them only measure sigma
 INTEGERS = ("population", "seed", "generation")
 VECTORS = ("mean", "mean_before", "path", "sigma_path", "deviations")
