@@ -11,7 +11,7 @@ Writes   checkpoints/NAME.pt, the best measured mean of the search distribution;
          checkpoints/NAME.csv and NAME.png (the learning curve)
          checkpoints/NAME_evolution.npz (the whole state of the evolution)
          data/imitation/NAME/*.npz (finished rounds of the imitation)
-Time     about an hour on two cores
+Time     an hour and a half on two cores
 Run      python 05_train_controller.py
          python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --fitness score
          --population 48 --tracks 12 --replayed 0 --mean-rate 0.5 --generations 12
@@ -64,7 +64,7 @@ from utils.world_model.starts import Moments
 START = "zeros"  # as in the paper: nobody shows C how; "imitation" first copies the autopilot
 WORLD = "track"  # where candidates drive; a frame of M's "dream" takes a twentieth of the time
 FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is worth
-GENERATIONS = 32  # more go on from where the last run ended; 12 after an imitation
+GENERATIONS = 44  # more go on from where the last run ended; 12 after an imitation
 POPULATION = 144  # candidates a generation; 48 after an imitation
 TRACKS = 2  # races of each candidate, one as long as few laps are complete; 12 without duels
 REPLAYED = 1  # of them repeat tracks that went badly of late
