@@ -38,6 +38,7 @@ from utils.runtime.command_line import (
     address,
     choice,
     folder,
+    following,
     number,
     processes,
     settings,
@@ -124,10 +125,11 @@ def main(argv: list[str] | None = None) -> None:
     contact_sheet(picture, samples)
     if s.AGENT_EPISODES:
         own_drives(curve, [header for header in headers if header["driver"] == "agent"])
-    following = "02_train_vae.py"
+    said = following("02_train_vae", rollouts=directory)
     if s.AGENT_EPISODES:
-        following = f"03_encode_dataset.py --rollouts {directory} --latents data/dream/latents"
-    print(f"{len(paths)} episodes in {directory}; next: python {following}")
+        places = {"latents": "data/dream/latents", "checkpoints": s.CHECKPOINTS}
+        said = following("03_encode_dataset", rollouts=directory, **places)
+    print(f"{len(paths)} episodes in {directory}; {said}")
 
 
 def record_others(s: SimpleNamespace) -> None:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from models.inference import arithmetic
 from models.vae import VAE, to_frames
 from utils.pictures.plots import reconstructions
-from utils.runtime.command_line import folder, number, processes, seed, settings, whole
+from utils.runtime.command_line import folder, following, number, processes, seed, settings, whole
 from utils.runtime.cores import cores
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import save_network, vae_path
@@ -93,7 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     save_network(target, "V", vae, made_from, frames_picture)
     _picture(vae, validation, frames_picture)
     training.finish()
-    print(f"{target} saved; next: python 03_encode_dataset.py")
+    said = following("03_encode_dataset", rollouts=s.ROLLOUTS, checkpoints=s.CHECKPOINTS)
+    print(f"{target} saved; {said}")
 
 
 def _loss(vae: VAE, frames: np.ndarray, tolerance: float) -> tuple[Tensor, dict[str, Tensor]]:

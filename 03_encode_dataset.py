@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.pictures.plots import latent_distributions
-from utils.runtime.command_line import folder, processes, settings
+from utils.runtime.command_line import folder, following, processes, settings
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.progress import run_jobs
@@ -73,7 +73,10 @@ def main(argv: list[str] | None = None) -> None:
     some = [load_latents(Path(job.latents))[1] for job in jobs[:: max(1, len(jobs) // 20)]]
     mu, logvar = (np.concatenate(arrays) for arrays in list(zip(*some, strict=True))[:2])
     latent_distributions(picture, mu, logvar)
-    print(f"{len(paths)} episodes in {s.LATENTS}; next: python 04_train_mdn_rnn.py")
+    own = all(path.name.startswith("agent_") for path in paths)
+    read = {"drives": str(len(paths)), "own_latents": s.LATENTS} if own else {"latents": s.LATENTS}
+    said = following("04_train_mdn_rnn", **read, checkpoints=s.CHECKPOINTS)
+    print(f"{len(paths)} episodes in {s.LATENTS}; {said}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,15 @@ from tqdm import tqdm
 
 from models.mdn_rnn import MDNRNN
 from models.vae import sample
-from utils.runtime.command_line import folder, number, processes, seed, settings, whole
+from utils.runtime.command_line import (
+    folder,
+    following,
+    number,
+    processes,
+    seed,
+    settings,
+    whole,
+)
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.simulator.envs import HOTTEST
@@ -35,6 +43,7 @@ from utils.storage.artifacts import COLLECT, demand_writable, sweep
 from utils.storage.networks import (
     dreaming_path,
     load_dreaming,
+    load_rnn,
     load_vae,
     rnn_path,
     save_network,
@@ -55,7 +64,7 @@ BATCH = 16  # episodes side by side
 LENGTH = 100  # frames through which the gradient flows back: two seconds
 LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine
 CLIP = 1.0  # largest norm of the gradient, as in the paper
-TEMPERATURE = 0.5  # of the dream: 0 is the likeliest future, 1 as uncertain as M is
+TEMPERATURE = 0.5  # of the film's dream: 0 is the likeliest future, 1 as uncertain as M is
 SEED = 1  # of the initial weights, the shuffles and every draw of z
 WORKERS = cores()  # threads that read the latents
 THREADS = cores()  # processor cores for the network
@@ -125,7 +134,8 @@ def main(argv: list[str] | None = None) -> None:
     save_network(target, "M", rnn, made_from, film, *([] if training.history else training.curves))
     if dream_film(film, vae, rnn, encoded[::20], s.TEMPERATURE):
         training.finish()  # and if not, the next run makes the film alone
-    print(f"{target} saved; next: python 05_train_controller.py")
+    said = following("05_train_controller", checkpoints=s.CHECKPOINTS)
+    print(f"{target} saved; {said}")
 
 
 def go_on(s: SimpleNamespace) -> None:
@@ -137,6 +147,7 @@ def go_on(s: SimpleNamespace) -> None:
     demand_writable(outputs(target, "M"))
     sweep(s.CHECKPOINTS)
     _, vae = load_vae(s.CHECKPOINTS)
+    _, first = load_rnn(s.CHECKPOINTS, vae["fingerprint"])
     rnn, former = load_dreaming(s.CHECKPOINTS, vae["fingerprint"])
     known = former["made_from"].get("drives", 0)
     own = episodes(s.OWN_LATENTS, "latents")[: s.DRIVES]
@@ -158,6 +169,7 @@ def go_on(s: SimpleNamespace) -> None:
     )  # fmt: skip
     made_from = {
         "vae": vae["fingerprint"],
+        "rnn": first["fingerprint"],
         "former": former["fingerprint"],
         "drives": s.DRIVES,
         "latents": mark,
@@ -172,7 +184,10 @@ def go_on(s: SimpleNamespace) -> None:
     fit(rnn, training, train, validation, s, s.OWN_RATE, s.OWN_LENGTH)
     save_network(target, "M", rnn, made_from, history=training.history)
     training.finish()
-    print(f"{target} knows {s.DRIVES} drives of the agent; next: 05 with --world dream")
+    said = following(
+        "05_train_controller", world="dream", own_latents=s.OWN_LATENTS, checkpoints=s.CHECKPOINTS
+    )
+    print(f"{target} knows {s.DRIVES} drives of the agent; {said}")
 
 
 def fit(

@@ -19,7 +19,8 @@ Run      python 05_train_controller.py
 
 Stopped, it goes on from the last finished generation when run again; with more GENERATIONS, from
 where it ended. The constants below are for a new search: one that goes on keeps its own settings,
-except those given as flags, and says so; GENERATIONS, WORKERS and folders are taken from here.
+except those given as flags, and says so; START, FEATURES, SIGMA, SEED and ENV_ID can no longer
+change, and GENERATIONS, WORKERS and folders are taken from here.
 """
 
 from utils.runtime.start import run
@@ -44,6 +45,7 @@ from utils.runtime.command_line import (
     address,
     choice,
     folder,
+    following,
     number,
     processes,
     seed,
@@ -114,8 +116,10 @@ def main(argv: list[str] | None = None) -> None:
     vae, vae_header = load_vae(s.CHECKPOINTS)
     rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
     files, rounds = Files.of(s.CHECKPOINTS, s.NAME), Path(s.IMITATION) / s.NAME
-    kinds = ("evolution", "C", "log by generation", "picture", "imitation round")
-    demand_writable(dict(zip((*files, rounds / "*.npz"), kinds, strict=True)))
+    demand_writable({
+        files.state: "evolution", files.controller: "C", files.log: "log by generation",
+        files.picture: "picture", rounds / "*.npz": "imitation round",
+    })  # fmt: skip
     count = parameter_count(vae.sizes["latent_dim"], rnn.sizes["hidden"])
     search = Search.load(files, count)
     if search:  # what it was run with stands in for the constants
@@ -129,11 +133,16 @@ def main(argv: list[str] | None = None) -> None:
     sweep(rounds)
     if search:
         print(search.follow(plan, made_from, globals(), files))
+    elif plan.world == "dream" and s.START == "imitation":
+        raise UserError(
+            "START (--start) must be zeros in the dream; an imitation needs real races."
+        )
 
     scale, nodes = FeatureScale.of(rnn, s.FEATURES), cluster(s.CLUSTER)
     if plan.world == "dream":
-        dreaming, _ = load_second_rnn(s.CHECKPOINTS, *networks.values())
-        moments = Moments.of(s.LATENTS, s.OWN_LATENTS, s.CHECKPOINTS, vae_header)
+        dreaming, header = load_second_rnn(s.CHECKPOINTS, *networks.values())
+        known = header["made_from"].get("drives", 0)
+        moments = Moments.of(s.LATENTS, s.OWN_LATENTS, known, s.CHECKPOINTS, vae_header)
         opened = in_the_dream(rnn, dreaming, moments, plan.temperature, scale, s.WORKERS, nodes)
     else:
         opened = on_the_track(s.ENV_ID, vae, rnn, scale, s.WORKERS, nodes)
@@ -154,8 +163,8 @@ def main(argv: list[str] | None = None) -> None:
         evolve(search, plan, world, scale, s.GENERATIONS, files)
         if isinstance(world, Track):
             measure(search, search.scheduled(plan), world, scale, files)
-    named = "" if s.NAME == "controller" else f" --controller {s.NAME}"
-    print(f"{search.summary(files)}; next: python 06_evaluate.py{named}")
+    said = following("06_evaluate", controller=s.NAME, checkpoints=s.CHECKPOINTS)
+    print(f"{search.summary(files)}; {said}")
 
 
 def evolve(
@@ -171,12 +180,12 @@ def evolve(
         driven = world.drive(candidates, groups, now, search)
 
         fitness = FITNESSES[now.fitness].compare(driven.points, groups)
-        search.measured(scale.plain(evolution.mean), driven.selection)
+        search.take_selection(scale.plain(evolution.mean), driven.selection)
         evolution.tell(candidates, fitness, now.mean_rate)
+        search.driven = driven.tracks
 
-        average = search.averaged(now.averaged)
         if search.best_score is None:  # nothing was ever measured: no race says which mean is best
-            search.keep(scale.plain(average))
+            search.keep(scale.plain(search.update_average(now.averaged)))
         said = search.note(generation, driven.laps, meter, driven.row)
         search.save(files)
         print(f"{said}{world.workers.where}, {clock.left(generation + 1)} left", flush=True)
@@ -188,7 +197,7 @@ def measure(search: Search, plan: Plan, track: Track, scale: FeatureScale, files
         return
     meter, mean = Meter(track.workers), scale.plain(search.evolution.mean)
     laps = track.measure(mean, plan)
-    search.measured(mean, laps)
+    search.take_selection(mean, laps)
     print(search.note(search.evolution.generation, laps, meter, of_selection(laps)))
     search.save(files)
 

@@ -8,8 +8,9 @@ Writes   checkpoints/results/NAME.json (every race, and where the figures come f
          checkpoints/pictures/best_lap.gif (its first 12 seconds, for a page that plays them)
          checkpoints/dream.html (drive in the agent's dream, in any browser; it begins with moments
          from checkpoints/starts.npz)
-         instead, with MEASURE = "m": checkpoints/results/m.json and m.png (what M is worth; it
-         reads data/latents, too, and checkpoints/mdn_rnn_dream.pt where there is one)
+         instead, with MEASURE = "m": checkpoints/results/m.json and m.png, of another CONTROLLER
+         m_CONTROLLER.json (what M is worth; it reads data/latents, too, and
+         checkpoints/mdn_rnn_dream.pt where there is one)
 Time     about 1 minute on two cores; 100 tracks take 4 to 10; what M is worth takes 5
 Run      python 06_evaluate.py
          python 06_evaluate.py --episodes 100 --name shipped     (the README's table)
@@ -79,7 +80,7 @@ MEASURE = "races"  # or "m": what M is worth, its dreams against real drives
 LOOK_EVERY = 1  # frames from one look of V to the next; 2 is an eye of 25 frames a second
 BLIND = "hold"  # z between two looks stays as it is; "dream" lets it go on as M expects
 NAME = "latest"  # of the report
-FILM = "best_lap.mp4"  # the best race; "none" leaves it out
+FILM = "best_lap.mp4"  # the best race; "none" leaves out the film and the page to drive on
 WORKERS = cores()  # processes; 0 drives in this one; the scores are the same for any
 CLUSTER = ""  # "auto" or HOST:PORT of a Ray cluster; WORKERS are then all its processors by default
 LATENTS = "data/latents"  # real drives: dreams begin there, and M has not seen every twentieth
@@ -122,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     films = {shown: "film"} | ({} if dreams else {moving: "moving picture"})
     page = Path(s.CHECKPOINTS) / "dream.html"
     outputs = {report: "report", maps: "picture"} | (films if filmed else {})
-    demand_writable(outputs | ({page: "page"} if s.DRIVER == "agent" else {}))
+    demand_writable(outputs | ({page: "page"} if filmed else {}))
     sweep(report.parent)
     sweep(moving.parent)
     sweep(page.parent, page.stem)
@@ -149,9 +150,8 @@ def main(argv: list[str] | None = None) -> None:
     if not dreams:
         worst_laps(maps, [vars(lap) for lap in laps])
 
-    if agent:
-        dream_page(page, s, agent)
     if agent and filmed:
+        dream_page(page, s, agent)
         best = max(laps, key=lambda lap: lap.score)
         try:
             if dreams:

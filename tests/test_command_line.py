@@ -5,7 +5,16 @@ import sys
 
 import pytest
 
-from utils.runtime.command_line import choice, film_name, folder, number, settings, whole, word
+from utils.runtime.command_line import (
+    choice,
+    film_name,
+    folder,
+    following,
+    number,
+    settings,
+    whole,
+    word,
+)
 from utils.runtime.errors import UserError
 
 EPOCHS = 3  # times that every frame is seen
@@ -103,3 +112,10 @@ def test_run_turns_errors_into_a_sentence_and_a_status(tmp_path, body, status, s
     assert done.returncode == status
     assert said in done.stderr
     assert ("Traceback" in done.stderr) == (status == 1)
+
+
+def test_the_next_command_says_what_is_not_as_usual():
+    assert following("06_evaluate", checkpoints="checkpoints") == "next: python 06_evaluate.py"
+    said = following("04_train_mdn_rnn", drives="32", own_latents="my latents", checkpoints="a/b")
+    flags = "--drives 32 --own-latents 'my latents' --checkpoints a/b"
+    assert said == f"next: python 04_train_mdn_rnn.py {flags}"

@@ -302,6 +302,22 @@ def test_old_drives_of_the_agent_are_forgotten(tmp_path):
     Moments([], own, V_HEADER).choose(np.random.default_rng(0), 300, 1.0)
 
 
+def test_drives_that_m_does_not_know_may_be_of_another_agent(tmp_path):
+    save_drive(tmp_path / "others" / "x.npz", drive(60, 1))
+    for i in range(3):
+        save_drive(tmp_path / "own" / f"agent_{i}.npz", drive(60, 2 + i))
+    folders = str(tmp_path / "others"), str(tmp_path / "own")
+    moments = Moments.of(*folders, 2, "nowhere", V_HEADER)
+    chosen = moments.choose(np.random.default_rng(0), 300, beginning=1.0)
+    firsts = {mu[-1].tobytes() for mu in chosen.mu}
+    known, unknown = {drive(60, seed).mu[0].tobytes() for seed in (2, 3)}, drive(60, 4).mu[0]
+    assert known <= firsts
+    assert unknown.tobytes() not in firsts
+
+    chosen = Moments.of(*folders, 0, "nowhere", V_HEADER).choose(np.random.default_rng(0), 9, 1.0)
+    assert len(chosen.seen) == 9  # begun in the drives of others
+
+
 def test_latents_of_another_v_are_refused(tmp_path):
     path = save_drive(tmp_path / "x.npz", drive(60), vae="w")
     with pytest.raises(UserError, match=r"x\.npz was encoded by another V"):

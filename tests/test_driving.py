@@ -18,6 +18,7 @@ from utils.racing.driver_races import DriverRaces
 from utils.racing.race import FRAME_COST, Race, RunningRace
 from utils.runtime.workers import Workers
 from utils.simulator.envs import FAST_ID, MAX_FRAMES, STOCK_ID, make_env, shrink
+from utils.world_model.episodes import record
 
 TEACHER = {"line_offset": 0.0, "grip": 0.9}
 STANDING_STILL = pack(np.zeros((3, tiny.FEATURES)), np.array([0.0, -20.0, -20.0]))
@@ -402,3 +403,24 @@ def test_a_new_driver_is_a_line_in_the_registry(monkeypatch):
 
     monkeypatch.setitem(DRIVERS, "idle", Idle)
     assert DriverRaces("idle", {}, FAST_ID)(Race(8, np.zeros(0), patience=5)).frames == 5
+
+
+@pytest.mark.parametrize("env_id", [STOCK_ID, FAST_ID])
+def test_drivers_see_what_v_sees_wherever_they_drive(monkeypatch, env_id):
+    class Looking:
+        def __init__(self, env, rng):
+            pass
+
+        def act(self, obs):
+            seen.append(obs.copy())
+            return np.zeros(3, np.float32) if len(seen) < 3 else None
+
+    seen = []
+    monkeypatch.setitem(DRIVERS, "looking", Looking)
+    DriverRaces("looking", {}, env_id)(Race(8, np.zeros(0), patience=2))
+    raced, seen[:] = list(seen), []
+    env = make_env(env_id)
+    episode = record(env, Looking(env, None), env.reset(seed=8)[0])
+    assert len(episode.action) == 2
+    assert np.array_equal(seen, episode.obs)
+    assert np.array_equal(raced, episode.obs[:2])

@@ -21,11 +21,12 @@ def plan(**others):
 
 
 def measured(*scores):
-    return [{"plan": 0, "select_mean": score} for score in scores]
+    return [{"plan": 0, "mean": 500.0, "select_mean": score} for score in scores]
 
 
 def races(plan, *candidate_laps):
-    now = scheduled(plan, [{"plan": 0, "candidate_laps": share} for share in candidate_laps])
+    rows = [{"plan": 0, "mean": 500.0, "candidate_laps": share} for share in candidate_laps]
+    now = scheduled(plan, rows)
     return now.tracks, now.replayed, now.select_tracks
 
 
@@ -111,6 +112,12 @@ def test_who_had_a_teacher_begins_as_no_beginner():
 def test_a_last_measurement_of_the_mean_says_nothing_about_its_candidates():
     assert scheduled(plan(), [{"plan": 0, "select_mean": 600.0, "laps": 0.3}]).tracks == 1
     assert scheduled(plan(), [{"plan": 0, "select_mean": 600.0, "laps": 0.9}]).tracks == 3
+
+
+def test_where_a_search_was_stopped_changes_nothing_about_how_it_goes_on():
+    stopped = {"plan": 0, "generation": 6, "select_mean": 900.0}
+    assert scheduled(plan(), [*skilled(900, 900), stopped]).most_sigma == 0.1
+    assert scheduled(plan(), [*skilled(900, 900), stopped | {"generation": 8}]).most_sigma == 0.05
 
 
 def test_nothing_else_changes_and_nothing_at_all_in_the_dream():

@@ -493,6 +493,33 @@ def test_the_state_of_another_run_is_refused_and_kept(tmp_path, changed):
     assert search.files.state.read_bytes() == state
 
 
+@pytest.mark.parametrize(("changed", "sentence"), [
+    ({"world": "dream"}, r"c_evolution\.npz .*measured on the track.* NAME"),
+    ({"select_tracks": 3}, r"SELECT_TRACKS .* must be at least 4"),
+])  # fmt: skip
+def test_a_measured_c_is_not_left_behind_unseen(tmp_path, changed, sentence):
+    search = begin(tmp_path)
+    measure(search, Hill())
+    state = search.files.state.read_bytes()
+    loaded = Search.load(search.files, N)
+    with pytest.raises(UserError, match=sentence):
+        loaded.follow(Plan(**PLAN | changed), MADE_FROM, {}, search.files)
+    assert search.files.state.read_bytes() == state
+    loaded.follow(Plan(**PLAN), MADE_FROM, {}, search.files)
+
+
+def test_a_last_mean_is_measured_again_on_more_tracks(tmp_path):
+    search = begin(tmp_path)
+    measure(search, Hill())
+    search.follow(Plan(**PLAN), MADE_FROM, {}, search.files)
+    measure(search, again := Hill())
+    assert not again.runs
+    search.follow(Plan(**PLAN | {"select_tracks": 6}), MADE_FROM, {}, search.files)
+    measure(search, again, 6)
+    assert [len(races) for races in again.runs] == [6]
+    assert search.best_tracks == 6
+
+
 def test_the_state_of_another_game_is_refused_and_kept(tmp_path, monkeypatch):
     search = begin(tmp_path)
     state = search.files.state.read_bytes()

@@ -137,7 +137,7 @@ def test_01_records_the_agent_as_it_drives(project):
     assert contents(project / "data" / "rollouts") == before
     agent = load_agent("checkpoints")
     evolution = load_header("checkpoints/controller_evolution.npz", "evolution")
-    mark = fingerprint(evolution["made_from"])
+    mark = fingerprint({**evolution["made_from"], "plan": evolution["plans"][:1]})
     races = Races(FAST_ID, agent.vae, agent.rnn)
     for seed in (2_000_000, 2_000_002):
         header, episode = load_rollout(project / f"data/dream/rollouts/agent_{seed}.npz")
@@ -184,7 +184,8 @@ def test_01_keeps_what_the_agent_drove_before_its_search_went_on(project):
     }
 
 
-def test_01_takes_no_drives_of_another_search_for_its_own(project):
+@pytest.mark.parametrize(("what", "setting"), [("made_from", "SEED"), ("plans", "MEAN_RATE")])
+def test_01_takes_no_drives_of_another_search_for_its_own(project, what, setting):
     flags = OWN | {"agent_episodes": 1}
     tiny.stage(1, **flags)
     path = project / "data/dream/rollouts/agent_2000000.npz"
@@ -192,10 +193,11 @@ def test_01_takes_no_drives_of_another_search_for_its_own(project):
     assert "1 of 1 episodes are there already" in tiny.stage(1, **flags)
     search, state = "checkpoints/other_evolution.npz", "checkpoints/controller_evolution.npz"
     header, arrays = load_arrays(state, "evolution")
-    made_from = header["made_from"] | {"SEED": 7}
-    kept = ("spent", "found", "plans", "driven", "history", "versions")
+    kept = ("made_from", "spent", "found", "plans", "driven", "history", "versions")
     rest = {name: header[name] for name in kept}
-    save_arrays(search, "evolution", arrays, made_from=made_from, **rest)
+    changed = rest[what] if what == "made_from" else rest[what][0]
+    changed[setting] = 7
+    save_arrays(search, "evolution", arrays, **rest)
     assert "already" not in tiny.stage(1, **flags, controller="other")
     after = load_header(path, "rollout")["settings"]
     assert after["search"] != before["search"]

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import tiny
@@ -12,9 +13,10 @@ from stages import DREAMED, EPISODES, FLAGS, contents, film_frames, picture, unm
 from models.inference import ROWS, Memory
 from models.mdn_rnn import MDNRNN
 from utils.runtime.errors import UserError
-from utils.storage.artifacts import load_arrays, load_tensors, save_arrays
+from utils.simulator.envs import DREAM_ID
+from utils.storage.artifacts import load_arrays, load_tensors, save_arrays, save_tensors
 from utils.storage.logs import read_log
-from utils.storage.networks import load_dreaming, load_rnn, load_vae
+from utils.storage.networks import dreaming_path, load_dreaming, load_rnn, load_vae, rnn_path
 from utils.world_model.episodes import save_rollout
 from utils.world_model.latents import load_latents
 from utils.world_model.training import Training
@@ -161,7 +163,7 @@ def test_04_goes_on_with_the_agent_s_drives_as_a_second_m(with_own_drives):
     mark = load_vae("checkpoints")[1]["fingerprint"]
     (first, began), (second, header) = (f("checkpoints", mark) for f in (load_rnn, load_dreaming))
     assert header["made_from"]["drives"] == 4
-    assert header["made_from"]["former"] == began["fingerprint"]
+    assert header["made_from"]["former"] == header["made_from"]["rnn"] == began["fingerprint"]
     before, after = (torch.cat([p.flatten() for p in m.parameters()]) for m in (first, second))
     assert 0 < (before - after).abs().max() < 0.05  # it has not begun from nothing
 
@@ -171,6 +173,22 @@ def test_04_goes_on_with_the_agent_s_drives_as_a_second_m(with_own_drives):
     tiny.stage(4, **OWN, drives=6)
     rows = read_log("checkpoints/mdn_rnn_dream.csv")
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+
+
+def test_a_second_m_of_another_first_one_is_refused_and_kept(with_own_drives):
+    tiny.stage(4, **OWN, drives=4)
+    second = dreaming_path("checkpoints").read_bytes()
+    path = rnn_path("checkpoints")
+    weights = load_tensors(path, "M")
+    changed = {name: tensor + 1 for name, tensor in weights["weights"].items()}
+    kept = {name: weights[name] for name in ("sizes", "made_from")}
+    save_tensors(path, "M", changed, **kept)
+    sentence = r"mdn_rnn_dream\.pt began as another M than .*mdn_rnn\.pt; delete it"
+    with pytest.raises(UserError, match=sentence):
+        tiny.stage(4, **OWN, drives=6)
+    with pytest.raises(UserError, match=sentence):
+        gym.make(DREAM_ID, checkpoints="checkpoints", latents="data/latents")
+    assert dreaming_path("checkpoints").read_bytes() == second
 
 
 @pytest.mark.slow

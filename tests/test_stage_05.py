@@ -27,6 +27,7 @@ from utils.storage.networks import (
     load_vae,
     save_network,
 )
+from utils.world_model.starts import Moments
 
 STAGE = importlib.import_module(tiny.SCRIPTS[4])
 TWO = {"fitness": "duels", "population": 8, "tracks": 2, "replayed": 1, "most_sigma": 0.15}
@@ -363,6 +364,23 @@ def test_05_refuses_a_dream_that_cannot_be(project, flags, sentence):
     with pytest.raises(UserError, match=sentence):
         tiny.stage(5, **DREAMT | flags)
     assert contents(project) == before
+
+
+def test_05_dreams_of_more_candidates_than_a_generation_has_tracks(project):
+    flags = {"population": 2 * seeds.EVOLUTION_TRACKS, "starts": 1, "generations": 1}
+    assert "saved" in tiny.stage(5, **DREAMT | flags)
+
+
+def test_05_begins_dreams_in_the_drives_that_m_knows(project, monkeypatch):
+    def of(*args):
+        asked.append(args)
+        raise KeyboardInterrupt
+
+    asked = []
+    monkeypatch.setattr(Moments, "of", of)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.stage(5, **DREAMT)
+    assert asked[0][:3] == ("data/latents", "data/dream/latents", 0)  # there is but one M
 
 
 def test_05_names_the_world_in_which_to_train_on_dreams(project):

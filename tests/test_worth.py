@@ -211,7 +211,7 @@ def test_controllers_scatter_around_the_one_at_hand():
 def test_06_measures_m(project):
     flags = {"measure": "m", "controller": "straight_on", "workers": 0}
     said = tiny.stage(6, **flags)
-    path = project / "checkpoints" / "results" / "m.json"
+    path = project / "checkpoints" / "results" / "m_straight_on.json"
     report = json.loads(path.read_text())
     rnn = load_dreaming("checkpoints", load_vae("checkpoints")[1]["fingerprint"])[1]
     assert report["kind"] == "report on M"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the rows of the table again, from nothing, in a folder of its own; its `pupil` is the table's `shipped`,
-# its `dream_of_never_own` the table's `never_own`. From the project's root
+# `dream_of_never_own` its `never_own`, `dream_of_untrained_m` its `random_m`. Not made are those of other tracks
+# (`further`, `selection_*`), of V looking less often (`every_*`), and the older `zeros`. From the project's root
 #
 #     bash checkpoints/results/rows.sh ../rows
 #

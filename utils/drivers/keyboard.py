@@ -15,7 +15,7 @@ import pygame
 from utils.pictures import cockpit, film
 from utils.pictures.cockpit import Cockpit, OtherWorld, Thoughts
 from utils.runtime.errors import UserError
-from utils.simulator.envs import HOTTEST, has_display, shrink
+from utils.simulator.envs import HOTTEST, has_display
 from utils.simulator.road import road_of
 
 MOST_BRAKE = 0.8  # at 0.9 the wheels lock and the car no longer steers
@@ -173,9 +173,9 @@ class Keyboard:
         """The action (3,) float32 of whoever has the wheel, or None: see the class.
 
         Args:
-            obs: the frame (96, 96, 3) uint8; the window shows a larger picture of that moment.
+            obs: the frame (64, 64, 3) uint8; the window shows a larger picture of that moment.
         """
-        advice = self._look(shrink(obs))
+        advice = self._look(obs)
         self._one_frame = False
         self._show_and_wait()
         while self._still and not (self._one_frame or self.quit or self.next_road):

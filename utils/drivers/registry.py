@@ -17,7 +17,7 @@ class Driver(Protocol):
     """Whoever drives: made for an environment that has been reset, it acts frame by frame."""
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        """The action (3,) float32 for the frame obs (96, 96, 3) uint8."""
+        """The action (3,) float32 for the frame obs (64, 64, 3) uint8."""
         ...
 
 

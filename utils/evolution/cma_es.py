@@ -141,7 +141,7 @@ class Evolution:
         """The same distribution from which the next generation draws so many candidates."""
         return Evolution.from_state(self.state() | {"population": np.array(population)})
 
-    def tell(self, candidates: ArrayLike, fitness: ArrayLike, mean_rate: float = 0.5) -> None:
+    def tell(self, candidates: ArrayLike, fitness: ArrayLike, mean_rate: float = 1.0) -> None:
         """Move on to the next generation.
 
         candidates  (population, n) as `ask` gave them

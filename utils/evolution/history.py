@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from utils.evolution.fitness import FITNESSES
 from utils.evolution.plan import Plan
 from utils.racing.race import Lap
 from utils.simulator import seeds
@@ -54,7 +55,7 @@ def of_candidates(plan: Plan, generation: int, laps: Sequence[Sequence[Lap]]) ->
     return {
         **{name: value for name, value in asdict(plan).items() if name in OF_TRACKS},
         "replayed": plan.tracks - min(map(len, new)),
-        "duels": int(plan.fitness == "duels"),
+        "duels": int(FITNESSES[plan.fitness].paired),
         "mean": float(scores.mean()),
         "best": float(scores.max()),
         "laps": complete,

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from models.controller import ACTIONS, FeatureScale
 from models.inference import arithmetic
-from utils.racing.race import Lap, Race
+from utils.racing.race import PATIENCE, Lap, Race
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock, Meter
 from utils.runtime.workers import Workers
@@ -24,7 +24,6 @@ from utils.storage.artifacts import load_arrays, save_arrays
 from utils.storage.provenance import game, is_of_this_game
 
 TEACHER_SHARES = (1.0, 0.5)  # of the driving in the first rounds; after them the student drives
-PATIENCE = 100  # frames without a new tile after which a lap teaches nothing more
 RIDGE = 1e-5  # pulls the weights towards zero, those of features that hardly vary above all
 STEPS = 40  # of L-BFGS a round, from the last round's map
 

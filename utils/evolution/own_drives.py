@@ -9,14 +9,11 @@ from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 from utils.evolution.search import Search
 from utils.racing.agent import Races
-from utils.racing.race import Lap, Race
+from utils.racing.race import PATIENCE, Lap, Race
 from utils.simulator import seeds
 from utils.simulator.envs import shrink
-from utils.storage.artifacts import fingerprint
 from utils.world_model.collection import Assignment, save
 from utils.world_model.episodes import Recorder
-
-PATIENCE = 100  # frames without a new tile after which a race is given up: M has seen enough grass
 
 
 def plan_drives(
@@ -26,14 +23,14 @@ def plan_drives(
 
     Their settings say by which search, so that the drives of another are not taken for its own.
     """
-    evolution, mark, planned = search.evolution, fingerprint(search.made_from), []
+    evolution, planned = search.evolution, []
     for i, seed in enumerate(seeds.ROLLOUTS["agent"][:count]):
         parameters = search.best
         if i % 2:
             rng = seeds.stream(seed, seeds.Draw.DRIVER)
             parameters = scale.plain(evolution.draw(rng, search.settings["MOST_SIGMA"]))
         path = Path(directory) / f"agent_{seed}.npz"
-        settings = {"search": mark, "generation": evolution.generation, "drawn": i % 2}
+        settings = {"search": search.mark, "generation": evolution.generation, "drawn": i % 2}
         planned.append(Assignment(str(path), "agent", seed, settings, env_id, parameters))
     return planned
 

@@ -42,7 +42,7 @@ class Plan:
         """The plan that stage 05's settings make; a UserError where it cannot be driven."""
         named = SimpleNamespace(**vars(s), ARITHMETIC=arithmetic())
         plan = cls(**{field.name: getattr(named, field.name.upper()) for field in fields(cls)})
-        plan._demand_possible(s.START)
+        plan._demand_possible()
         return plan
 
     def settings(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Plan:
         """Which candidates are judged side by side, in the same races or dreams."""
         return evolution.pairs if FITNESSES[self.fitness].paired else [range(self.population)]
 
-    def _demand_possible(self, start: str) -> None:
+    def _demand_possible(self) -> None:
         paired = FITNESSES[self.fitness].paired
         driven = self.tracks * (self.population // 2 if paired else 1) + self.scouted
         for possible, sentence in (
@@ -63,11 +63,9 @@ class Plan:
              f"LEAST_SIGMA (--least-sigma) must be at most MOST_SIGMA, {self.most_sigma}."),
             (not paired or self.population % 2 == 0,
              f"POPULATION (--population) must be even for {self.fitness}, not {self.population}."),
-            (self.world == "track" or start == "zeros",
-             "START (--start) must be zeros in the dream; an imitation needs real races."),
             (self.own + self.failing + self.beginning <= 1,
              "OWN (--own), FAILING (--failing), BEGINNING (--beginning) are shares of one whole."),
-            (driven <= seeds.EVOLUTION_TRACKS,
+            (self.world == "dream" or driven <= seeds.EVOLUTION_TRACKS,
              f"a generation has {seeds.EVOLUTION_TRACKS} tracks, not {driven}: lower TRACKS "
              "(--tracks) or SCOUTED (--scouted)."),
         ):  # fmt: skip

@@ -5,6 +5,7 @@ how far from the mean they may be, and what grass costs. Each rule is a function
 from collections.abc import Sequence
 from dataclasses import replace
 
+from utils.evolution.fitness import FITNESSES
 from utils.evolution.history import Row
 from utils.evolution.plan import Plan
 
@@ -22,6 +23,9 @@ def scheduled(plan: Plan, history: Sequence[Row], taught: bool = False, since: i
         taught: C was no beginner when the search began.
         since: the number of the plan by which widest sigma and price of grass were last set by
             hand; rows under earlier plans do not lower them.
+
+    Wherever a search was stopped, its mean was measured once more; that measurement does not count,
+    or one run in two halves would be another than a whole one.
     """
     if plan.world == "dream":
         return plan
@@ -29,8 +33,9 @@ def scheduled(plan: Plan, history: Sequence[Row], taught: bool = False, since: i
     if learnt is None:
         return for_beginners(plan)
     later = [row for row in history[learnt:] if row.get("plan", 0) >= since]
+    regular = [row for row in later if "mean" in row or row["generation"] % plan.select_every == 0]
     once = learnt > 0 and history[learnt - 1].get("plan", 0) >= since
-    share = 0.5 ** (once + halvings(later))
+    share = 0.5 ** (once + halvings(regular))
     most_sigma = max(plan.least_sigma, plan.most_sigma * share)
     return replace(plan, most_sigma=most_sigma, grass_cost=plan.grass_cost * share)
 
@@ -50,7 +55,7 @@ def for_beginners(plan: Plan) -> Plan:
     generations are worth more than a second track. Later a missed tile decides, which is rare on
     any one track and less so on those where it happened before.
     """
-    tracks, replayed = (1, 0) if plan.fitness == "duels" else (plan.tracks, plan.replayed)
+    tracks, replayed = (1, 0) if FITNESSES[plan.fitness].paired else (plan.tracks, plan.replayed)
     few = min(FEW, plan.select_tracks)
     return replace(plan, tracks=tracks, replayed=replayed, select_tracks=few)
 

@@ -19,7 +19,7 @@ from utils.pictures.plots import dream_curve, learning_curve
 from utils.racing.race import Lap
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Meter
-from utils.storage.artifacts import load_arrays, remedy, save_arrays
+from utils.storage.artifacts import fingerprint, load_arrays, remedy, save_arrays
 from utils.storage.logs import write_log
 from utils.storage.networks import controller_path, save_controller
 from utils.storage.provenance import game, is_of_this_game, provenance
@@ -49,7 +49,7 @@ class Search:
     """
 
     evolution: Evolution
-    best: np.ndarray  # (n,) float32, the C of the best mean so far, for plain features
+    best: np.ndarray  # (n,) float32, C for plain features: of the best mean, or of their average
     made_from: dict[str, Any]  # V, M and the settings that no generation may change
     spent: dict[str, float]  # frames and core_hours before the first row of the history
     found: dict[str, Any]  # the generation whose mean `best` is, and the command that found it
@@ -113,6 +113,11 @@ class Search:
             yield from (*row.values(), *(row[name] for name in ALWAYS))
 
     @property
+    def mark(self) -> str:
+        """16 hex digits by which its drives are known: what it is made of, and its first plan."""
+        return fingerprint({**self.made_from, "plan": self.plans[:1]})
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What it was last run with, by the names of stage 05's constants."""
         latest = {**self.made_from, **(self.plans[-1] if self.plans else {})}
@@ -127,12 +132,25 @@ class Search:
             constants: of the script, of which only a new search takes notice.
 
         Raises:
-            UserError: it was made from another V or M, or settings that no generation may change.
+            UserError: it was made from another V or M, or settings that no generation may change,
+                or C could never change again under this plan.
         """
         for name, value in made_from.items():
             if self.made_from.get(name) != value:
                 values = f"{self.made_from.get(name)!r}, now {value!r}"
                 raise _unfit(files, f"belongs to a run with another {name} ({values})")
+        if plan.world == "dream" and self.best_tracks:
+            raise UserError(
+                f"{files.state} holds a C that was measured on the track, and no dream can tell "
+                "whether another is better; give a search in the dream another NAME (--name)."
+            )
+        if 0 < plan.select_tracks < (self.best_tracks or 0):
+            raise UserError(
+                f"SELECT_TRACKS (--select-tracks) must be at least {self.best_tracks}, on which "
+                f"the C of {files.state} was measured: a higher score on fewer may be luck."
+            )
+        if plan.select_tracks != self.settings.get("SELECT_TRACKS"):
+            self.measured_at = None
         before, generation, self.made_from = self.settings, self.evolution.generation, made_from
         now = {k: v for k, v in {**self.made_from, **plan.settings()}.items() if k.isupper()}
         kept = [
@@ -152,7 +170,7 @@ class Search:
             said += f"\n{what}: {', '.join(names)}" if names else ""
         return said
 
-    def measured(self, mean: np.ndarray, laps: Sequence[Lap]) -> None:
+    def take_selection(self, mean: np.ndarray, laps: Sequence[Lap]) -> None:
         """Take in how the distribution's mean drove the selection seeds; the best is kept."""
         if not laps:
             return
@@ -178,7 +196,7 @@ class Search:
         taught = self.made_from.get("START") == "imitation"
         return scheduled(plan, self.history, taught, self.since("MOST_SIGMA", "GRASS_COST"))
 
-    def averaged(self, span: int) -> np.ndarray:
+    def update_average(self, span: int) -> np.ndarray:
         """Take the latest mean into the average of about the last `span`; returns that average.
 
         Unless a mean is measured there is no telling good ones from bad, and one mean goes astray

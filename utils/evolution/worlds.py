@@ -10,7 +10,7 @@ from models.controller import FeatureScale
 from models.inference import ROWS
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
-from utils.evolution.curriculum import choose_tracks, remembered
+from utils.evolution.curriculum import Remembered, choose_tracks, remembered
 from utils.evolution.dreaming import Dreamer, dream
 from utils.evolution.fitness import FITNESSES, Groups
 from utils.evolution.history import Row, of_candidates, of_dreams, of_selection
@@ -29,6 +29,7 @@ class Driven(NamedTuple):
 
     points: np.ndarray  # (candidates, races or dreams)
     row: Row  # for the history
+    tracks: Remembered  # and how they went, of which the worst are driven again
     laps: Sequence[Lap] = ()  # all that were really driven
     selection: Sequence[Lap] = ()  # the mean's own laps among them, if it was measured
 
@@ -63,11 +64,11 @@ class Track:
             self._selection(mean, plan if due else None),
         )  # fmt: skip
         driven = [lap for row in (*laps, scouts) for lap in row]
-        search.driven = remembered(search.driven, generation, driven)
         worth = FITNESSES[plan.fitness].worth
         points = np.array([[worth(lap, plan.grass_cost) for lap in row] for row in laps])
         row = of_candidates(plan, generation, laps) | of_selection(selection)
-        return Driven(points, row, [*driven, *selection], selection)
+        known = remembered(search.driven, generation, driven)
+        return Driven(points, row, known, [*driven, *selection], selection)
 
     def measure(self, mean: np.ndarray, plan: Plan) -> list[Lap]:
         """The races of a mean, for plain features, on the selection tracks."""
@@ -94,7 +95,7 @@ class Dream:
         )
         parameters = self._scale.plain(candidates)
         points = dream(self.workers, parameters, groups, starts, luck, plan.horizon)
-        return Driven(points, of_dreams(plan, points, search.dreamt))
+        return Driven(points, of_dreams(plan, points, search.dreamt), search.driven)
 
 
 @contextmanager

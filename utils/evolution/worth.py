@@ -90,7 +90,8 @@ def measure_m(
         count: of workers.
         cluster: where the workers are, if not on this machine.
     """
-    path, clock = Path(checkpoints) / "results" / "m.json", Clock(0, 1)
+    clock, name = Clock(0, 1), "m" if controller == "controller" else f"m_{controller}"
+    path = Path(checkpoints) / "results" / f"{name}.json"
     demand_writable({path: "report on M", path.with_suffix(".png"): "picture"})
     sweep(path.parent)
     agent, (_, vae) = load_agent(checkpoints, controller), load_vae(checkpoints)

@@ -6,7 +6,7 @@ from typing import Any
 from utils.drivers.registry import DRIVERS
 from utils.racing.race import Environment, Lap, Race, RunningRace
 from utils.simulator import seeds
-from utils.simulator.envs import make_env
+from utils.simulator.envs import make_env, shrink
 
 
 class DriverRaces:
@@ -30,5 +30,5 @@ class DriverRaces:
         rng = seeds.stream(race.seed, seeds.Draw.DRIVER)
         driver = DRIVERS[self._driver](self._env, rng, **self._settings)
         while not running.over:
-            running.step(driver.act(running.obs))
+            running.step(driver.act(shrink(running.obs)))
         return running.lap()

@@ -11,6 +11,7 @@ from utils.simulator.envs import MAX_FRAMES
 from utils.simulator.road import road_of
 
 FRAME_COST = 0.1  # points a frame, by the environment's rules
+PATIENCE = 100  # frames without a new tile, after which a car is lost and teaches nothing more
 STRETCH = 50  # frames for which teacher or student keep the wheel
 
 

@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -132,6 +133,19 @@ def settings(script: dict[str, Any], argv: list[str] | None, **checks: Check) ->
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists every flag.")
+
+
+USUAL = {
+    "rollouts": "data/rollouts", "latents": "data/latents", "own_latents": "data/dream/latents",
+    "checkpoints": "checkpoints", "controller": "controller",
+}  # fmt: skip
+
+
+def following(stage: str, **flags: str) -> str:
+    """How the next stage goes on from here: its command, with those flags that are not as usual."""
+    unusual = {name: value for name, value in flags.items() if USUAL.get(name) != value}
+    said = (f"{_flag(name)} {shlex.quote(value)}" for name, value in unusual.items())
+    return " ".join(["next: python", f"{stage}.py", *said])
 
 
 def _checked(name: str, check: Check, text: str) -> Any:

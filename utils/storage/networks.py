@@ -14,6 +14,8 @@ from utils.runtime.errors import UserError, system_trouble
 from utils.storage.artifacts import ENCODE, TRAIN_M, load_tensors, remedy, save_tensors
 from utils.storage.provenance import provenance
 
+FORGET = "delete it: M itself dreams then, until stage 04 makes another (--drives)"
+
 
 def vae_path(checkpoints: str) -> Path:
     """Where V is kept."""
@@ -63,13 +65,19 @@ def load_vae(checkpoints: str) -> tuple[VAE, dict[str, Any]]:
 
 def load_rnn(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
     """M and its header; it must have been made for this V."""
-    return _load_rnn(rnn_path(checkpoints), vae_fingerprint)
+    return _load_rnn(rnn_path(checkpoints), vae_fingerprint, f"{ENCODE}, then {TRAIN_M}")
 
 
 def load_dreaming(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
     """The M in which dreams take place, and its header: where there is but one M, that one."""
+    first, header = load_rnn(checkpoints, vae_fingerprint)
     path = dreaming_path(checkpoints)
-    return _load_rnn(path if path.exists() else rnn_path(checkpoints), vae_fingerprint)
+    if not path.exists():
+        return first, header
+    dreaming, later = _load_rnn(path, vae_fingerprint, FORGET)
+    if later["made_from"].get("rnn", header["fingerprint"]) != header["fingerprint"]:
+        raise UserError(f"{path} began as another M than {rnn_path(checkpoints)}; {FORGET}.")
+    return dreaming, later
 
 
 def load_second_rnn(checkpoints: str, vae: str, rnn: str) -> tuple[MDNRNN | None, dict[str, Any]]:
@@ -78,12 +86,9 @@ def load_second_rnn(checkpoints: str, vae: str, rnn: str) -> tuple[MDNRNN | None
     return dreaming if header["fingerprint"] != rnn else None, header
 
 
-def _load_rnn(path: Path, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
+def _load_rnn(path: Path, vae_fingerprint: str, mend: str) -> tuple[MDNRNN, dict[str, Any]]:
     rnn, header = _load_network(path, "M", MDNRNN)
     if header["made_from"].get("vae") != vae_fingerprint:
-        mend = f"{ENCODE}, then {TRAIN_M}"
-        if path.name == dreaming_path("").name:
-            mend = "delete it: M itself dreams then, until stage 04 makes another (--drives)"
         raise UserError(f"{path} was made for another V; {mend}.")
     return rnn, header
 

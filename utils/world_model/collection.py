@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # what a window needs is loaded where there is one
     from utils.drivers.keyboard import Copilot
 
 COLUMNS = ("seed", "score", "frames", "tiles", "total_tiles")  # of the log
-MOST_EPISODES = len(seeds.ROLLOUTS["autopilot"])  # of a driver, as many as it has tracks
+MOST_EPISODES = len(seeds.ROLLOUTS["autopilot"])  # of a driver: none has fewer tracks
 
 
 class Assignment(NamedTuple):
@@ -91,7 +91,8 @@ class Collector:
         obs, _ = env.reset(seed=assignment.seed)
         rng = seeds.stream(assignment.seed, seeds.Draw.DRIVER)
         driver = DRIVERS[assignment.driver](env, rng, **assignment.settings)
-        return _record_and_save(assignment, env, driver, obs)
+        episode, road = record(env, driver, obs), road_of(env)
+        return save(assignment, episode, road.tiles, road.total_tiles)
 
 
 def drive_by_keyboard(
@@ -133,13 +134,6 @@ def drive_by_keyboard(
                 episodes -= 1
                 last = bool(episode.terminated[-1]), float(episode.reward[-1])
                 driver.conclude(episode.obs[-1], score, *last)
-
-
-def _record_and_save(
-    assignment: Assignment, env: Any, driver: Any, obs: np.ndarray
-) -> dict[str, float]:
-    episode, car_env = record(env, driver, obs), env.unwrapped
-    return save(assignment, episode, car_env.tile_visited_count, len(car_env.track))
 
 
 def save(

@@ -75,14 +75,13 @@ class Recorder:
 
 def record(env: Any, driver: Any, obs: np.ndarray) -> Episode:
     """Let `driver` drive the race that `env` has just reset to `obs`, or as far as it wants to."""
-    recorder, over = Recorder(), False
-    while not over and (action := driver.act(obs)) is not None:
-        frame = shrink(obs)
+    recorder, frame, over = Recorder(), shrink(obs), False
+    while not over and (action := driver.act(frame)) is not None:
         obs, reward, terminated, truncated, _ = env.step(action)
         by_agent = getattr(driver, "by_agent", None)
         recorder.note(frame, action, float(reward), terminated, by_agent)
-        over = terminated or truncated
-    return recorder.episode(shrink(obs))
+        frame, over = shrink(obs), terminated or truncated
+    return recorder.episode(frame)
 
 
 def save_rollout(path: Path, episode: Episode, **header: Any) -> str:

@@ -65,11 +65,17 @@ class Moments:
         )
 
     @classmethod
-    def of(cls, latents: str, own: str, checkpoints: str, vae: dict[str, Any]) -> "Moments":
-        """Those of the drives in these folders, or without any of the file that ships with V."""
+    def of(
+        cls, latents: str, own: str, known: int, checkpoints: str, vae: dict[str, Any]
+    ) -> "Moments":
+        """Those of the drives in these folders, or without any of the file that ships with V.
+
+        Args:
+            known: so many own drives M has learnt from; any others may be of an earlier agent.
+        """
         others = artifacts.files(latents)
         kept = None if others else load_starts(starts_path(checkpoints), vae)
-        return cls(others, artifacts.files(own), vae, kept)
+        return cls(others, artifacts.files(own)[:known], vae, kept)
 
     def choose(
         self, rng: np.random.Generator, count: int, own: float = 0.0, failing: float = 0.0,
