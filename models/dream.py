@@ -37,7 +37,7 @@ class Imagined(NamedTuple):
     ended: Tensor  # (N,) probability that the race is over
 
 
-class World:
+class DreamWorld:
     """M laid out for many dreams at once: the LSTM is one matrix product, what it predicts another.
 
     temperature: 0 takes the most likely future, 1 draws from M's own distribution, and more than

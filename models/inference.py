@@ -9,7 +9,7 @@ import os
 import torch
 from torch import Tensor, nn
 
-from models.dream import World
+from models.dream import DreamWorld
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 
@@ -86,7 +86,7 @@ class Memory:
     """M's LSTM for ROWS races at a time; `h` (ROWS, H) is what C reads beside z."""
 
     def __init__(self, rnn: MDNRNN) -> None:
-        self._world = World(rnn)
+        self._world = DreamWorld(rnn)
         with torch.inference_mode():
             self.h, self._c = self._world.fresh(ROWS)
 

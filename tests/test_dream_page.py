@@ -15,7 +15,7 @@ from browser import Browser
 from stages import expect_the_end
 
 from models.controller import squash, unpack
-from models.dream import Luck, World
+from models.dream import DreamWorld, Luck
 from models.mdn_rnn import LOG_SIGMA_RANGE
 from utils.drivers import keyboard
 from utils.evolution.dreaming import LOST, PACE_KEPT
@@ -180,7 +180,7 @@ def rounded(agent, dreaming, starts):
 @torch.inference_mode()
 def dreamt(agent, dreaming, start, luck, temperature):
     """z, h, action, expected, sums and image of every frame, by models/."""
-    world, memory = World(dreaming or agent.rnn, temperature), World(agent.rnn)
+    world, memory = DreamWorld(dreaming or agent.rnn, temperature), DreamWorld(agent.rnn)
     (weights, bias), frames = unpack(agent.parameters), []
     (z, world_h, world_c), (_, h, c) = warm_up(world, start), warm_up(memory, start)
     total, running, pace = torch.zeros(1), torch.ones(1), torch.ones(1)

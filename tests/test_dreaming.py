@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from models.controller import squash, unpack
-from models.dream import Luck, World
+from models.dream import DreamWorld, Luck
 from models.mdn_rnn import MDNRNN, sample_next
 from utils.evolution.dreaming import DREAMS, LOST, PACE_KEPT, Dreamer, Dreams, dream
 from utils.runtime.errors import UserError
@@ -78,7 +78,7 @@ def dream_all(workers, job, parameters, groups=None):
 @pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0, 1.5])
 def test_the_world_moves_as_m_predicts(temperature):
     _, rnn = tiny.networks()
-    world, luck = World(rnn, temperature), lucky(6)
+    world, luck = DreamWorld(rnn, temperature), lucky(6)
     z, action, state = torch.randn(6, Z), torch.rand(6, 3), None
     h, c = world.fresh(6)
     for _ in range(3):
@@ -102,7 +102,7 @@ def test_what_the_world_draws_is_distributed_as_m_s_own_samples():
     rnn = MDNRNN(Z, hidden=8, mixtures=K).requires_grad_(False)
     rnn.mixture.weight *= 8  # so that the mixtures differ
     h = torch.randn(1, 8).expand(100_000, 8)
-    found = World(rnn, 1.3).imagine(h, lucky(100_000)).z
+    found = DreamWorld(rnn, 1.3).imagine(h, lucky(100_000)).z
     wanted = sample_next(rnn.predict(h.unsqueeze(1)), 1.3)[:, 0]
     for dimension in range(Z):  # Kolmogorov and Smirnov's distance of the two samples
         both = torch.cat([found[:, dimension], wanted[:, dimension]]).argsort() < len(found)
@@ -232,7 +232,7 @@ def test_m_is_warmed_up_by_the_second_before(t):
     _, rnn = tiny.networks()
     latents = drive(120)
     start = start_at(latents, t)
-    moment, h, c = warm_up(World(rnn), start)
+    moment, h, c = warm_up(DreamWorld(rnn), start)
     first = max(0, t - FRAMES)
     z, action = torch.from_numpy(latents.mu[first:t]), torch.from_numpy(latents.action[first:t])
     wanted = torch.zeros(1, 1, tiny.HIDDEN), torch.zeros(1, 1, tiny.HIDDEN)

@@ -9,7 +9,7 @@ import torch
 
 from benchmark.loop import Networks
 from benchmark.measuring import Effort, Figures, heading, line, speed_lines, take_turns
-from models.dream import Luck, World
+from models.dream import DreamWorld, Luck
 from models.inference import ROWS
 from utils.evolution.dreaming import DREAMS, Dreamer, dream
 from utils.racing.agent import Races
@@ -78,7 +78,7 @@ def _starts(latent_dim: int) -> Starts:
 
 @torch.inference_mode()
 def _parts(networks: Networks, effort: Effort) -> Figures:
-    world, sizes = World(networks.rnn), networks.rnn.sizes
+    world, sizes = DreamWorld(networks.rnn), networks.rnn.sizes
     z, action = torch.randn(DREAMS, sizes["latent_dim"]), torch.rand(DREAMS, 3)
     h, c = world.fresh(DREAMS)
     shape = (DREAMS, sizes["latent_dim"], sizes["mixtures"])

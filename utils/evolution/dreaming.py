@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.controller import squash, unpack
-from models.dream import Luck, World
+from models.dream import DreamWorld, Luck
 from models.mdn_rnn import MDNRNN
 from utils.evolution.fitness import Groups
 from utils.runtime.progress import run_jobs
@@ -44,8 +44,8 @@ class Dreamer:
     """
 
     def __init__(self, rnn: MDNRNN, dreaming: MDNRNN | None, temperature: float) -> None:
-        self._world = World(dreaming or rnn, temperature)
-        self._memory = World(rnn) if dreaming else None
+        self._world = DreamWorld(dreaming or rnn, temperature)
+        self._memory = DreamWorld(rnn) if dreaming else None
 
     @torch.inference_mode()
     def __call__(self, dreams: Dreams) -> np.ndarray:
@@ -113,7 +113,7 @@ def dream(
     return returns
 
 
-def _warmed_up(world: World, starts: Starts, of_row: Tensor) -> list[Tensor]:
+def _warmed_up(world: DreamWorld, starts: Starts, of_row: Tensor) -> list[Tensor]:
     """`warm_up`, always of as many at once, for the rows that begin there."""
     count, found = len(starts.seen), []
     for i in range(0, count, WARMED):
@@ -121,7 +121,7 @@ def _warmed_up(world: World, starts: Starts, of_row: Tensor) -> list[Tensor]:
     return [torch.cat(parts)[of_row] for parts in zip(*found, strict=True)]
 
 
-def _luck(dreams: Dreams, world: World) -> Luck:
+def _luck(dreams: Dreams, world: DreamWorld) -> Luck:
     """Of all frames (T, S, ...), by each start's own seed."""
     drawn = [Luck.draw(np.random.default_rng(s), dreams.horizon, world.sizes) for s in dreams.seeds]
     return Luck(*(torch.stack(parts, 1) for parts in zip(*drawn, strict=True)))

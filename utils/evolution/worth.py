@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from models.controller import FeatureScale
-from models.dream import World
+from models.dream import DreamWorld
 from models.inference import ROWS
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
@@ -99,9 +99,9 @@ def measure_m(
     unseen = [load_of(drive, vae)[1] for drive in split(episodes(latents, "latents"))[1]]
     m = dreaming or agent.rnn
     worlds = {
-        "M": World(m, temperature),
-        "M, likeliest future": World(m, 0),
-        "untrained M": World(untrained(m), temperature),
+        "M": DreamWorld(m, temperature),
+        "M, likeliest future": DreamWorld(m, 0),
+        "untrained M": DreamWorld(untrained(m), temperature),
     }
     wrong = errors(agent.vae, worlds, unseen, SEED)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from gymnasium.error import InvalidAction
 
-from models.dream import Luck, World
+from models.dream import DreamWorld, Luck
 from models.vae import decoded
 from utils.runtime.errors import UserError
 from utils.simulator.envs import HOTTEST, enlarge
@@ -75,7 +75,7 @@ class DreamCarRacing(gym.Env[np.ndarray, np.ndarray]):
         self.frame = np.zeros((64, 64, 3), np.uint8)  # that V decoded
         self._vae, self._vae_header = load_vae(str(checkpoints))
         rnn, _ = load_dreaming(str(checkpoints), self._vae_header["fingerprint"])
-        self._world = World(rnn, float(temperature))
+        self._world = DreamWorld(rnn, float(temperature))
         self._episodes = self._encoded(latents)
         kept = starts_path(checkpoints)
         self._kept = None if self._episodes else load_starts(kept, self._vae_header)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.dream import Luck, World
+from models.dream import DreamWorld, Luck
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 from utils.runtime.errors import UserError
@@ -23,7 +23,7 @@ Figure = dict[str, float | None]  # a mean and its standard error, which a singl
 
 @torch.inference_mode()
 def errors(
-    vae: VAE, worlds: Mapping[str, World], drives: Sequence[Latents], seed: int
+    vae: VAE, worlds: Mapping[str, DreamWorld], drives: Sequence[Latents], seed: int
 ) -> dict[str, dict[str, dict[str, Figure]]]:
     """How far dreams are from real drives with the same actions, by frames ahead and by dreamer.
 
@@ -67,7 +67,7 @@ def errors(
 
 @torch.inference_mode()
 def dream_on(
-    world: World, z: Tensor, h: Tensor, c: Tensor, actions: Tensor, rng: np.random.Generator
+    world: DreamWorld, z: Tensor, h: Tensor, c: Tensor, actions: Tensor, rng: np.random.Generator
 ) -> Tensor:
     """z (N, Z), memory h and c (N, H), actions (N, T, A) -> z as M dreams them, (N, T, Z)."""
     count, dreamt = len(z), []

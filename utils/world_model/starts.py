@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.dream import World
+from models.dream import DreamWorld
 from utils.runtime.errors import UserError
 from utils.storage import artifacts
 from utils.storage.artifacts import load_arrays, remedy, save_arrays
@@ -133,7 +133,7 @@ def starts_path(checkpoints: str | Path) -> Path:
 
 
 @torch.inference_mode()
-def warm_up(world: World, starts: Starts) -> tuple[Tensor, Tensor, Tensor]:
+def warm_up(world: DreamWorld, starts: Starts) -> tuple[Tensor, Tensor, Tensor]:
     """z (N, Z) of the moments, and h and c (N, H) of an M that has seen what was before them."""
     z, action, seen = map(torch.from_numpy, starts)
     h, c = world.fresh(len(z))
