@@ -7,7 +7,7 @@ Writes   checkpoints/results/NAME.json (every race, and where the figures come f
          best_lap.mp4 (the best race, beside what V sees and what M expects next)
          checkpoints/pictures/best_lap.gif (its first 12 seconds, for a page that plays them)
          checkpoints/dream.html (drive in the agent's dream, in any browser; it begins with moments
-         from checkpoints/starts.npz)
+         from checkpoints/starts.npz; of another CONTROLLER dream_CONTROLLER.html)
          instead, with MEASURE = "m": checkpoints/results/m.json and m.png, of another CONTROLLER
          m_CONTROLLER.json (what M is worth; it reads data/latents, too, and
          checkpoints/mdn_rnn_dream.pt where there is one)
@@ -80,7 +80,7 @@ MEASURE = "races"  # or "m": what M is worth, its dreams against real drives
 LOOK_EVERY = 1  # frames from one look of V to the next; 2 is an eye of 25 frames a second
 BLIND = "hold"  # z between two looks stays as it is; "dream" lets it go on as M expects
 NAME = "latest"  # of the report
-FILM = "best_lap.mp4"  # the best race; "none" leaves out the film and the page to drive on
+FILM = "best_lap.mp4"  # the best race; "none" leaves it out
 WORKERS = cores()  # processes; 0 drives in this one; the scores are the same for any
 CLUSTER = ""  # "auto" or HOST:PORT of a Ray cluster; WORKERS are then all its processors by default
 LATENTS = "data/latents"  # real drives: dreams begin there, and M has not seen every twentieth
@@ -121,9 +121,10 @@ def main(argv: list[str] | None = None) -> None:
     shown = Path(s.CHECKPOINTS) / "dream.mp4" if dreams else Path(s.FILM)
     moving = Path(s.CHECKPOINTS) / "pictures" / Path(s.FILM).with_suffix(".gif")
     films = {shown: "film"} | ({} if dreams else {moving: "moving picture"})
-    page = Path(s.CHECKPOINTS) / "dream.html"
+    named = "" if s.CONTROLLER == "controller" else f"_{s.CONTROLLER}"
+    page = Path(s.CHECKPOINTS) / f"dream{named}.html"
     outputs = {report: "report", maps: "picture"} | (films if filmed else {})
-    demand_writable(outputs | ({page: "page"} if filmed else {}))
+    demand_writable(outputs | ({page: "page"} if s.DRIVER == "agent" else {}))
     sweep(report.parent)
     sweep(moving.parent)
     sweep(page.parent, page.stem)
@@ -150,8 +151,9 @@ def main(argv: list[str] | None = None) -> None:
     if not dreams:
         worst_laps(maps, [vars(lap) for lap in laps])
 
-    if agent and filmed:
+    if agent:
         dream_page(page, s, agent)
+    if agent and filmed:
         best = max(laps, key=lambda lap: lap.score)
         try:
             if dreams:

@@ -109,6 +109,7 @@ def test_a_weight_that_no_half_holds_leaves_the_page_as_it_was(tmp_path):
 
 # Stage 06
 
+PAGE = "dream_straight_on.html"  # of the agent below
 RACE = {
     "episodes": 1, "first_seed": 6, "controller": "straight_on", "env_id": FAST_ID, "workers": 0,
     "film": "none",
@@ -119,21 +120,25 @@ def test_06_writes_the_page_of_the_agent_that_drives(finished, tmp_path):
     checkpoints = finished.folder / "checkpoints"
     agent, _, starts = ingredients(checkpoints, "straight_on")
     write_page(tmp_path / "dream.html", agent, None, starts, "straight_on")
-    assert (checkpoints / "dream.html").read_bytes() == (tmp_path / "dream.html").read_bytes()
-    assert "checkpoints/dream.html lets you drive" in finished.said[6]
+    assert (checkpoints / PAGE).read_bytes() == (tmp_path / "dream.html").read_bytes()
+    assert f"checkpoints/{PAGE} lets you drive" in finished.said[6]
+
+
+def test_06_leaves_the_page_of_another_controller_alone(finished):
+    assert not (finished.folder / "checkpoints" / "dream.html").exists()
 
 
 def test_06_puts_a_second_m_into_the_page_where_there_is_one(project):
     expect_the_end(dreaming_path("checkpoints"), -3.0)
     tiny.stage(6, **RACE)
-    page = inside(project / "checkpoints" / "dream.html")
+    page = inside(project / "checkpoints" / PAGE)
     assert page["dreaming_sizes"] == page["sizes"]
     assert [name for name in page["table"] if name.startswith("dreaming.lstm")]
 
 
 @pytest.mark.parametrize("trouble", ["missing", "damaged", "of another V", "no folder to write"])
 def test_06_without_moments_to_begin_with_keeps_the_scores_and_the_page(project, trouble):
-    starts, page = project / "checkpoints/starts.npz", project / "checkpoints/dream.html"
+    starts, page = project / "checkpoints/starts.npz", project / "checkpoints" / PAGE
     before = page.read_bytes()
     if trouble == "missing":
         starts.unlink()
@@ -143,21 +148,21 @@ def test_06_without_moments_to_begin_with_keeps_the_scores_and_the_page(project,
         tiny.save_networks("other", seed=1)
         tiny.save_c(project / "other" / "straight_on.pt", tiny.STRAIGHT_ON)
         starts.replace(project / "other" / "starts.npz")
-        starts, page, before = project / "other/starts.npz", project / "other/dream.html", None
+        starts, page, before = project / "other/starts.npz", project / "other" / PAGE, None
     else:
         starts.unlink()
         starts.mkdir()
     said = tiny.stage(6, **RACE, checkpoints=starts.parent.name, name="unpaged")
-    assert re.search(r"dream\.html is left out \(.*starts\.npz", said)
+    assert re.search(r"dream_straight_on\.html is left out \(.*starts\.npz", said)
     assert "lets you drive" not in said
     assert (page.parent / "results" / "unpaged.json").exists()
     assert (page.read_bytes() if page.exists() else None) == before
 
 
 def test_06_writes_no_page_over_somebody_elses_and_none_for_another_driver(project):
-    page = project / "checkpoints" / "dream.html"
+    page = project / "checkpoints" / PAGE
     page.write_text("<!doctype html><p>my diary")
-    with pytest.raises(UserError, match=r"dream\.html is no page"):
+    with pytest.raises(UserError, match=r"dream_straight_on\.html is no page"):
         tiny.stage(6, **RACE)
     tiny.stage(6, **RACE | {"driver": "random"})
     assert page.read_text() == "<!doctype html><p>my diary"

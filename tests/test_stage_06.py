@@ -114,14 +114,6 @@ def test_06_lets_v_look_less_often(project, monkeypatch):
     assert looks == [(6, 3, "dream"), (7, 3, "dream")]
 
 
-def test_06_without_a_film_leaves_the_page_of_the_shipped_agent_alone(project):
-    page = project / "checkpoints" / "dream.html"
-    before = page.read_bytes()
-    flags = {"episodes": 1, "first_seed": 6, "controller": "straight_on", "env_id": FAST_ID}
-    tiny.stage(6, **flags, workers=0, film="none", name="other")
-    assert page.read_bytes() == before
-
-
 def test_06_lets_other_drivers_race(project):
     tiny.stage(6, episodes=1, env_id=FAST_ID, driver="autopilot", name="pilot", workers=0)
     report = load_report(project / "checkpoints" / "results" / "pilot.json")

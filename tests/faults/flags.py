@@ -35,7 +35,7 @@ IN_THE_WAY = [
     (4, "checkpoints/starts.npz"),
     (5, "checkpoints/controller.csv"), (5, "checkpoints/controller_evolution.npz"),
     (6, "checkpoints/results/latest.json"), (6, "best_lap.mp4"),
-    (6, "checkpoints/dream.html"),
+    (6, "checkpoints/dream_straight_on.html"),
 ]  # fmt: skip
 WOULD_DESTROY = [  # with all stages done: what is there is of another kind
     *((5, {"name": name}) for name in ("vae", "mdn_rnn", "VAE", "Controller")),
