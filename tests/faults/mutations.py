@@ -52,7 +52,10 @@ OWN = {"rollouts": "data/dream/rollouts", "latents": "data/dream/latents"}
 DREAMS = {"world": "dream", "start": "zeros", "name": "dreamer", "latents": "data/none",
           "population": 6, "starts": 2, "horizon": 10}  # fmt: skip
 LEARNS = {"drives": 1, "old": 1, "own_epochs": 1, "own_length": 20}
-LOOP = [(5, DREAMS), (1, {"agent_episodes": 1, "controller": "dreamer"}), (3, OWN), (4, LEARNS)]
+LOOP = [
+    (5, DREAMS), (1, {"agent_episodes": 1, "controller": "dreamer"}), (3, OWN), (4, LEARNS),
+    (6, {}),  # once more: the M that dreams is on its page
+]  # fmt: skip
 
 ROLLOUT = "data/rollouts/random_001.npz"
 LATENTS, IMAGE = "data/latents/random_001.npz", "data/latents/mirrored/random_001.npz"
