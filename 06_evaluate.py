@@ -60,6 +60,7 @@ from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import (
     TrainedAgent,
+    about,
     load_agent,
     load_dreaming,
     load_second_rnn,
@@ -121,8 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     shown = Path(s.CHECKPOINTS) / "dream.mp4" if dreams else Path(s.FILM)
     moving = Path(s.CHECKPOINTS) / "pictures" / Path(s.FILM).with_suffix(".gif")
     films = {shown: "film"} | ({} if dreams else {moving: "moving picture"})
-    named = "" if s.CONTROLLER == "controller" else f"_{s.CONTROLLER}"
-    page = Path(s.CHECKPOINTS) / f"dream{named}.html"
+    page = Path(s.CHECKPOINTS) / f"{about('dream', s.CONTROLLER)}.html"
     outputs = {report: "report", maps: "picture"} | (films if filmed else {})
     demand_writable(outputs | ({page: "page"} if s.DRIVER == "agent" else {}))
     sweep(report.parent)

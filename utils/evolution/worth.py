@@ -24,7 +24,7 @@ from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 from utils.storage.artifacts import demand_writable, save_json, sweep
-from utils.storage.networks import TrainedAgent, load_agent, load_second_rnn, load_vae
+from utils.storage.networks import TrainedAgent, about, load_agent, load_second_rnn, load_vae
 from utils.storage.provenance import provenance
 from utils.world_model.episodes import episodes
 from utils.world_model.foresight import calibration, errors, mean_and_error
@@ -90,8 +90,8 @@ def measure_m(
         count: of workers.
         cluster: where the workers are, if not on this machine.
     """
-    clock, name = Clock(0, 1), "m" if controller == "controller" else f"m_{controller}"
-    path = Path(checkpoints) / "results" / f"{name}.json"
+    clock = Clock(0, 1)
+    path = Path(checkpoints) / "results" / f"{about('m', controller)}.json"
     demand_writable({path: "report on M", path.with_suffix(".png"): "picture"})
     sweep(path.parent)
     agent, (_, vae) = load_agent(checkpoints, controller), load_vae(checkpoints)

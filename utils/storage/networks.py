@@ -37,6 +37,11 @@ def controller_path(checkpoints: str, name: str = "controller") -> Path:
     return Path(checkpoints) / f"{name}.pt"
 
 
+def about(what: str, name: str) -> str:
+    """The name of a file on one C: `what`, and for any but the usual C the name of that C, too."""
+    return what if name == "controller" else f"{what}_{name}"
+
+
 def save_network(
     path: Path, kind: str, network: nn.Module, made_from: dict[str, Any], *derived: Path,
     **header: Any,
