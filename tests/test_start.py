@@ -149,6 +149,18 @@ def test_sigterm_ends_like_ctrl_c(tmp_path):
     assert complaint.startswith("x.py: stopped; ")
 
 
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_stop_that_comes_while_an_object_is_tidied_away_is_not_lost(tmp_path, number):
+    tidying = (
+        "import signal\nclass Bar:\n    def __del__(self):\n"
+        f"        signal.raise_signal(signal.{number})\n        time.sleep(0)\n"
+    )
+    body = "Bar(); time.sleep(20); print('went on')"
+    status, said, complained = python(script(tmp_path, body, tidying))
+    assert (status, said) == (130, "")
+    assert complained.count("\n") == 1
+
+
 def test_a_ctrl_c_that_a_library_wraps_is_still_one(tmp_path):
     wrapped = "raise ImportError('initialization failed') from KeyboardInterrupt()"
     status, _, complaint = python(script(tmp_path, wrapped))

@@ -7,6 +7,8 @@ import os
 import select
 import signal
 import sys
+import threading
+from _thread import interrupt_main
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,7 @@ LIBRARIES = (
     "Box2D", "cma", "cv2", "gymnasium", "imageio_ffmpeg", "matplotlib", "numpy", "pygame", "torch",
     "tqdm",
 )  # fmt: skip
+AGAIN_SECONDS = 0.05  # by then what was being tidied away is gone
 READER_GONE = 128 + 13  # what a shell reports of a program that SIGPIPE has ended
 
 
@@ -45,6 +48,17 @@ def _end(kind: type[BaseException], error: BaseException, where: TracebackType |
     sys.__excepthook__(kind, error, where)
 
 
+def _stop_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """`sys.unraisablehook`: a Ctrl-C that came while an object was tidied away is not lost.
+
+    Python ignores whatever is raised then, as in a callback of tqdm's bars when they end.
+    """
+    if ignored.exc_type is KeyboardInterrupt:
+        threading.Timer(AGAIN_SECONDS, interrupt_main).start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
 def _reader_is_gone() -> bool:
     """Whether nobody reads what is printed, as after `| head`; what is left goes nowhere."""
     if not hasattr(select, "poll"):  # Windows
@@ -63,7 +77,7 @@ def _leave(sentence: str, status: int) -> None:
     sys.exit(status)
 
 
-sys.excepthook = _end
+sys.excepthook, sys.unraisablehook = _end, _stop_again
 os.environ.pop("MPLBACKEND", None)  # matplotlib refuses to load with a notebook's; none is needed
 for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
     if getattr(sys, name) is None:  # else the first file that is opened would be in its place
