@@ -17,6 +17,7 @@ from utils.evolution.worth import RealDrives, around, compared, moments, returns
 from utils.racing.race import Race
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FAST_ID
+from utils.storage.artifacts import files
 from utils.storage.networks import dreaming_path, load_dreaming, load_vae, rnn_path
 from utils.world_model.foresight import AHEAD, FRAMES, MOMENTS, calibration, errors
 from utils.world_model.latents import Latents
@@ -227,6 +228,10 @@ def test_06_measures_m(project):
     tiny.stage(6, **flags)
     again = json.loads(path.read_text())
     assert all(again[name] == report[name] for name in ("errors", "returns", "end"))
+
+    assert "other drives" not in said
+    files("data/latents")[-1].unlink()
+    assert "M was trained from other drives than data/latents holds" in tiny.stage(6, **flags)
 
 
 @pytest.mark.usefixtures("small")

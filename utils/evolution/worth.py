@@ -24,11 +24,18 @@ from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 from utils.storage.artifacts import demand_writable, save_json, sweep
-from utils.storage.networks import TrainedAgent, about, load_agent, load_second_rnn, load_vae
+from utils.storage.networks import (
+    TrainedAgent,
+    about,
+    load_agent,
+    load_rnn,
+    load_second_rnn,
+    load_vae,
+)
 from utils.storage.provenance import provenance
 from utils.world_model.episodes import episodes
 from utils.world_model.foresight import calibration, errors, mean_and_error
-from utils.world_model.latents import Latents, load_of
+from utils.world_model.latents import Latents, load_some
 from utils.world_model.starts import start_at, together
 from utils.world_model.training import split
 
@@ -85,7 +92,8 @@ def measure_m(
 
     Args:
         checkpoints: where V and M are, and C by the name of `controller`.
-        latents: the folder of real drives, of which M was not trained on every twentieth.
+        latents: the folder of real drives. M was not trained on every twentieth, unless the folder
+            has changed since, which is said.
         temperature: of the dreams.
         count: of workers.
         cluster: where the workers are, if not on this machine.
@@ -96,7 +104,14 @@ def measure_m(
     sweep(path.parent)
     agent, (_, vae) = load_agent(checkpoints, controller), load_vae(checkpoints)
     dreaming, header = load_second_rnn(checkpoints, agent.origin["vae"], agent.origin["rnn"])
-    unseen = [load_of(drive, vae)[1] for drive in split(episodes(latents, "latents"))[1]]
+    _, first = load_rnn(checkpoints, vae["fingerprint"])
+    recorded, mark = load_some(episodes(latents, "latents"), vae)
+    unseen = split(recorded)[1]
+    if first["made_from"].get("latents") != mark:
+        print(
+            f"M was trained from other drives than {latents} holds: it may have seen those, every "
+            "twentieth, by which it is measured."
+        )
     m = dreaming or agent.rnn
     worlds = {
         "M": DreamWorld(m, temperature),
