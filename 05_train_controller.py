@@ -13,8 +13,8 @@ Writes   checkpoints/NAME.pt, the best measured mean of the search distribution;
          data/imitation/NAME/*.npz (finished rounds of the imitation)
 Time     an hour and a half on two cores
 Run      python 05_train_controller.py
-         python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --least-sigma 0
-         --fitness score --population 48 --tracks 12 --replayed 0 --mean-rate 0.5 --generations 12
+         python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --fitness score
+         --population 48 --tracks 12 --replayed 0 --mean-rate 0.5 --generations 12
          (with a teacher, 30 minutes)
 
 Stopped, it goes on from the last finished generation when run again; with more GENERATIONS, from
@@ -66,13 +66,13 @@ from utils.world_model.starts import Moments
 START = "zeros"  # as in the paper: nobody shows C how; "imitation" first copies the autopilot
 WORLD = "track"  # where candidates drive; a frame of M's "dream" takes a twentieth of the time
 FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is worth
-GENERATIONS = 68  # more go on from where the last run ended; 12 after an imitation
+GENERATIONS = 44  # more go on from where the last run ended; 12 after an imitation
 POPULATION = 144  # candidates a generation; 48 after an imitation
 TRACKS = 2  # races of each candidate, one as long as few laps are complete; 12 without duels
 REPLAYED = 1  # of them repeat tracks that went badly of late
 SCOUTED = 0  # extra new tracks that only the mean drives, to find bad ones
 SIGMA = 0.03  # first step size in standardised features; 0.01 wrecks an imitation, 0.002 does not
-LEAST_SIGMA = 0.015  # nearer no candidate is drawn: sigma then shortens the mean's steps alone
+LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tracks
 MOST_SIGMA = 0.06  # a wider population is mostly wrecks; halved once it drives, and on plateaus
 MEAN_RATE = 4.0  # times the proposed step: long ones of near candidates, since wide ones are wrecks
 FITNESS = "duels"  # of a candidate with its mirror image; "score" ranks all, after an imitation

@@ -226,7 +226,7 @@ def test_the_candidates_keep_to_the_limits_of_sigma_whenever_the_run_was_stopped
     assert max(row["sigma"] for row in whole) < 0.1
 
 
-def test_no_candidate_is_drawn_nearer_than_the_lower_limit_of_sigma(tmp_path):
+def test_sigma_is_raised_to_its_lower_limit(tmp_path):
     search, hill = begin(tmp_path), Hill()
     advance(search, hill, least_sigma=0.5)
     drawn = np.array([race.parameters for race in hill.runs[0]])

@@ -65,6 +65,6 @@ for half in z h; do
 done
 python 05_train_controller.py --name imitation --start imitation --generations 0 --checkpoints $random_m
 report $random_m untrained_m --controller imitation
-python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --least-sigma 0 --fitness score \
-    --population 48 --tracks 12 --replayed 0 --mean-rate 0.5 --generations 12
+python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --fitness score --population 48 \
+    --tracks 12 --replayed 0 --mean-rate 0.5 --generations 12
 report $all pupil --controller pupil

@@ -24,7 +24,6 @@ from cma.utilities.utils import ElapsedWCTime  # type: ignore[import-untyped]
 from numpy.typing import ArrayLike, NDArray
 
 HIGHEST_RATE = 10  # of the mean; 4 is the highest that has been tried
-SHORTEST = 0.25  # of the least sigma of candidates: still shorter steps lead nowhere in time
 SMALLEST_POPULATION = 6  # cma selects differently below, and two of them only measure sigma
 INTEGERS = ("population", "seed", "generation")
 VECTORS = ("mean", "mean_before", "path", "sigma_path", "deviations")
@@ -65,7 +64,6 @@ class Evolution:
             raise ValueError(f"seed must be at least 0, not {seed}")
         self.population, self.seed = int(population), int(seed)
         self._asked: NDArray[np.float64] | None = None
-        self._drawn: NDArray[np.float64] = np.empty(0)  # the same, as near as sigma has them
         self._es = cma.CMAEvolutionStrategy(
             mean,
             float(sigma),
@@ -100,29 +98,24 @@ class Evolution:
     def ask(self, least_sigma: float = 0.0, most_sigma: float = np.inf) -> NDArray[np.float64]:
         """(population, n) candidates of this generation, the same ones until `tell`.
 
-        The first to ask may limit sigma. Where the scale of a candidate's numbers hardly matters
-        there must be an upper limit: noise and growth then look alike, and sigma rises until no
-        candidate resembles the mean any more. Below the lower limit sigma still shortens the steps
-        of the mean, down to SHORTEST of it, but candidates are drawn as far from it as the limit
-        says: nearer ones differ by less than luck does, and none of them shows any more what
-        trouble the mean is close to.
+        The first to ask may limit the sigma with which they are drawn. Where the scale of a
+        candidate's numbers hardly matters there must be an upper limit: noise and growth then look
+        alike, and sigma rises until no candidate resembles the mean any more. Where candidates
+        differ by less than luck does there must be a lower one.
 
         Raises FloatingPointError once the search has shrunk or grown beyond what float64 can hold.
         """
         if self._asked is None:
-            self._es.sigma = float(max(min(self.sigma, most_sigma), least_sigma * SHORTEST))
+            self._es.sigma = float(min(max(self.sigma, least_sigma), most_sigma))
             self._rng = np.random.default_rng([self.seed, self.generation])
             with np.errstate(all="ignore"):
-                drawn = np.array(self._es.ask())
-            if not np.isfinite(drawn).all():
+                asked = np.array(self._es.ask())
+            if not np.isfinite(asked).all():
                 raise FloatingPointError(
                     f"the search ended in generation {self.generation}: with "
                     f"sigma {self.sigma:.3g} float64 can step no further"
                 )
-            self._drawn = self._asked = drawn
-            if least_sigma > self.sigma:
-                farther = least_sigma / self.sigma
-                self._asked = self._es.mean + farther * (drawn - self._es.mean)
+            self._asked = asked
         return self._asked.copy()
 
     def draw(self, rng: np.random.Generator, most_sigma: float = np.inf) -> NDArray[np.float64]:
@@ -174,7 +167,7 @@ class Evolution:
                 f"{self.generation}; pass them back in float64 and in order"
             )
         self._es.sp.cmean = float(mean_rate)
-        self._es.tell(list(self._drawn), list(-fitness))  # cma minimises
+        self._es.tell(list(asked), list(-fitness))  # cma minimises
         self._asked = None
 
     def state(self) -> dict[str, NDArray]:

@@ -12,7 +12,7 @@ from utils.evolution.plan import Plan
 SKILLED = 0.25  # share of the candidates' laps that are complete; before, they are beginners
 FLUENT = 0.9  # the same of the mean's own laps: its candidates may be wrecks from sigma alone
 FEW = 25  # selection tracks on which the mean of beginners is measured, which costs most of all
-GAIN = 0.5  # points on the same selection tracks, where two means differ by less luck than anywhere
+GAIN = 1.0  # points, two standard errors of 200 selection tracks
 STILL = 2  # measurements of the mean without such a gain, after which it stands still
 
 
@@ -36,8 +36,8 @@ def scheduled(plan: Plan, history: Sequence[Row], taught: bool = False, since: i
     regular = [row for row in later if "mean" in row or row["generation"] % plan.select_every == 0]
     once = learnt > 0 and history[learnt - 1].get("plan", 0) >= since
     share = 0.5 ** (once + halvings(regular))
-    width = max(share, plan.least_sigma / plan.most_sigma)  # of what candidates are drawn from
-    return replace(plan, most_sigma=plan.most_sigma * share, grass_cost=plan.grass_cost * width)
+    most_sigma = max(plan.least_sigma, plan.most_sigma * share)
+    return replace(plan, most_sigma=most_sigma, grass_cost=plan.grass_cost * share)
 
 
 def is_skilled(row: Row) -> bool:
@@ -65,8 +65,8 @@ def halvings(history: Sequence[Row]) -> int:
 
     A wide distribution finds its way through luck, but its mean can only be as good as what most
     of it can do; so the limit falls like a learning rate on a plateau. The price of grass falls
-    with it, as long as candidates come nearer to the mean: wide ones stray far from any line and
-    have to keep off the edges of the road, narrow ones may use them.
+    with it: a wide distribution strays far from any line and has to keep off the edges of the road,
+    a narrow one may use them.
     """
     count, since, best = 0, 0, -float("inf")
     for score in (row["select_mean"] for row in history if "select_mean" in row):
