@@ -127,7 +127,8 @@ def main(argv: list[str] | None = None) -> None:
         own_drives(curve, [header for header in headers if header["driver"] == "agent"])
     said = following("02_train_vae", rollouts=directory)
     if s.AGENT_EPISODES:
-        places = {"latents": "data/dream/latents", "checkpoints": s.CHECKPOINTS}
+        beside = str(Path(directory).with_name("latents"))
+        places = {"latents": beside, "checkpoints": s.CHECKPOINTS}
         said = following("03_encode_dataset", rollouts=directory, **places)
     print(f"{len(paths)} episodes in {directory}; {said}")
 
