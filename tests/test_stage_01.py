@@ -133,7 +133,11 @@ OWN = {"agent_episodes": 4, "workers": 0}
 
 def test_01_records_the_agent_as_it_drives(project):
     before = contents(project / "data" / "rollouts")
-    assert "next: python 03_encode_dataset.py" in tiny.stage(1, **OWN)
+    said = tiny.stage(1, **OWN)
+    assert (
+        "next: python 03_encode_dataset.py "
+        "--rollouts data/dream/rollouts --latents data/dream/latents" in said
+    )
     assert contents(project / "data" / "rollouts") == before
     agent = load_agent("checkpoints")
     evolution = load_header("checkpoints/controller_evolution.npz", "evolution")
@@ -153,6 +157,12 @@ def test_01_records_the_agent_as_it_drives(project):
         assert np.array_equal(shrink(race.obs), episode.obs[-1])
         ((_, lap),) = laps
         assert (lap.frames, lap.tiles) == (header["frames"], header["tiles"])
+
+
+def test_01_sends_drives_for_v_and_the_first_m_to_the_others(project):
+    said = tiny.stage(1, **OWN | {"agent_episodes": 1, "own_rollouts": "data/rollouts"})
+    assert said.strip().endswith("next: python 03_encode_dataset.py")
+    assert (project / "data/rollouts/agent_2000000.npz").exists()
 
 
 def test_01_lets_draws_of_the_distribution_drive_every_other_race(project):
