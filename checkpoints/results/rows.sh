@@ -56,6 +56,20 @@ for home in $never_own $random_m; do
     report $home dream_of_$(basename $home)
 done
 
+# V, M and C from random and own driving alone: a first C drives what the second V and M learn from
+first=checkpoints/nobody_first nobody=checkpoints/nobody driven="--rollouts data/nobody/rollouts"
+python 01_collect_rollouts.py --autopilot-episodes 0 --random-episodes 120 $driven
+python 02_train_vae.py --epochs 2 $driven --checkpoints $first
+python 03_encode_dataset.py $driven --latents data/nobody/first --checkpoints $first
+python 04_train_mdn_rnn.py --epochs 6 $driven --latents data/nobody/first --checkpoints $first
+python 05_train_controller.py --generations 10 --checkpoints $first
+python 01_collect_rollouts.py --agent-episodes 150 --own-rollouts data/nobody/rollouts --checkpoints $first
+python 02_train_vae.py $driven --checkpoints $nobody
+python 03_encode_dataset.py $driven --latents data/nobody/latents --checkpoints $nobody
+python 04_train_mdn_rnn.py $driven --latents data/nobody/latents --checkpoints $nobody
+python 05_train_controller.py --checkpoints $nobody
+report $nobody nobody
+
 # C with a teacher: with all of it, with half of what it reads, with an M that never learnt; and evolved further
 python 05_train_controller.py --name imitation --start imitation --generations 0
 report $all imitation --controller imitation
