@@ -150,6 +150,7 @@ class Nodes:
         for node in self._nodes.values():
             if node.id not in alive:
                 print(f"node {node.name} is lost; others do its jobs again", file=sys.stderr)
+                self._said_at_work = (0, 0)  # even as many as before are news then
         self._nodes = {id: node for id, node in alive.items() if node.processors}
         self.wanted = min(self._count, sum(node.processors for node in self._usable()))
 
