@@ -34,9 +34,9 @@ def mean_score(laps):
     return judged("score", laps)
 
 
-def won_by(first, second):
+def won_by(first, second, name="duels"):
     """What the first gains in a duel of two candidates, each with laps of its own."""
-    gain, loss = duels([first, second], PAIR)
+    gain, loss = judged(name, [first, second])
     assert gain == -loss
     return gain
 
@@ -57,6 +57,11 @@ def test_a_missed_tile_costs_its_own_points_but_no_idle_frames():
 
 def test_wheels_on_the_grass_cost_points():
     assert won_by([lap()], [lap(grass=10)]) == pytest.approx(10 * GRASS_COST)
+
+
+def test_in_a_full_duel_a_missed_tile_costs_the_idle_frames_too():
+    assert won_by([lap()], [lap(missed=1)], "full_duels") == pytest.approx(1000 / TILES + 30)
+    assert won_by([lap(700)], [lap(710, grass=10)], "full_duels") == pytest.approx(4)
 
 
 def test_no_track_counts_for_more_than_the_most_difference():

@@ -50,6 +50,18 @@ def until_the_last_tile(lap: Lap, grass_cost: float) -> float:
     return visited - FRAME_COST * lap.progress_frames - grass_cost * lap.grass
 
 
+def to_the_end(lap: Lap, grass_cost: float) -> float:
+    """The race's own score, less a price for wheels on the grass.
+
+    A missed tile costs 40 points, as it does in the end, where it costs 3 up to the last new tile:
+    for drivers that complete all laps but a few of a hundred, and that would rather cut a bend.
+
+    Args:
+        grass_cost: points a wheel and frame off the road.
+    """
+    return lap.score - grass_cost * lap.grass
+
+
 def duels(points: np.ndarray, groups: Groups) -> np.ndarray:
     """By how many points a candidate beats its mirror image, in the races that both drove.
 
@@ -73,4 +85,5 @@ def duels(points: np.ndarray, groups: Groups) -> np.ndarray:
 FITNESSES = {
     "score": Fitness(score, mean_points, paired=False),
     "duels": Fitness(until_the_last_tile, duels, paired=True),
+    "full_duels": Fitness(to_the_end, duels, paired=True),
 }
