@@ -29,6 +29,7 @@ import torch
 
 from models.controller import FeatureScale
 from models.inference import ROWS
+from utils.drivers.racing_line import GRIP
 from utils.evolution.own_drives import RecordedRaces, plan_drives
 from utils.evolution.search import load_search
 from utils.pictures.plots import contact_sheet, own_drives
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         AUTOPILOT_EPISODES=whole(0, MOST_EPISODES), RANDOM_EPISODES=whole(0, MOST_EPISODES),
         AGENT_EPISODES=whole(0, MOST_EPISODES), KEYBOARD_EPISODES=whole(),
         HAND_BACK=number(0, 3600), NOISE=number(0, 1), DISTURBANCE=number(0, 1),
-        LINE_OFFSET=number(0, 5.5), SLOWEST=number(0.05, 0.94), ENV_ID=choice(*ENV_IDS),
+        LINE_OFFSET=number(0, 5.5), SLOWEST=number(0.05, GRIP), ENV_ID=choice(*ENV_IDS),
         TEMPERATURE=number(0, HOTTEST), WORKERS=processes(), CLUSTER=address(),
         ROLLOUTS=folder(), OWN_ROLLOUTS=folder(), CHECKPOINTS=folder(), CONTROLLER=word(),
     )  # fmt: skip
@@ -140,7 +141,7 @@ def record_others(s: SimpleNamespace) -> None:
         counts={"autopilot": s.AUTOPILOT_EPISODES, "random": s.RANDOM_EPISODES},
         ranges={
             "noise": (0, s.NOISE), "disturbance": (0, s.DISTURBANCE),
-            "line_offset": (0, s.LINE_OFFSET), "grip": (s.SLOWEST, 0.94),
+            "line_offset": (0, s.LINE_OFFSET), "grip": (s.SLOWEST, GRIP),
         },
     )  # fmt: skip
     missing = not_collected(planned)

@@ -15,7 +15,8 @@ from stages import FLAGS, contents, expect_the_end
 
 from utils.drivers.keyboard import LOST, MOST_BRAKE, PAUSED, Keyboard, Nobody, Window, doubt, ramp
 from utils.pictures import cockpit
-from utils.pictures.cockpit import AGENT, NARROW, PERSON, RACE, THUMBNAIL, Thoughts
+from utils.pictures.cockpit import AGENT, NARROW, PERSON, Thoughts
+from utils.pictures.drawing import RACE, THUMBNAIL
 from utils.runtime.errors import UserError
 from utils.simulator.envs import DREAM_ID, FAST_ID, make_env
 from utils.storage.networks import rnn_path

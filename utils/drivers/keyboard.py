@@ -14,6 +14,7 @@ import pygame
 
 from utils.pictures import cockpit, film
 from utils.pictures.cockpit import Cockpit, OtherWorld, Thoughts
+from utils.pictures.drawing import DRIVING
 from utils.runtime.errors import UserError
 from utils.simulator.envs import HOTTEST, has_display
 from utils.simulator.road import road_of
@@ -106,7 +107,7 @@ class Window:
             if pygame.display.get_driver() == "x11":  # else by OpenGL: 6 ms where there is no GPU
                 os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
             pygame.display.set_caption("Drive a world model")
-            self._surface = pygame.display.set_mode(cockpit.WINDOW)
+            self._surface = pygame.display.set_mode(DRIVING)
         except pygame.error as error:
             pygame.display.quit()
             raise UserError(
@@ -120,7 +121,7 @@ class Window:
 
     def show(self, picture: np.ndarray) -> None:
         """Show a picture (720, 1064, 3) uint8."""
-        image = pygame.image.frombuffer(picture.data, cockpit.WINDOW, "RGB")
+        image = pygame.image.frombuffer(picture.data, DRIVING, "RGB")
         self._surface.blit(image, (0, 0))
         pygame.display.flip()
 
@@ -151,7 +152,7 @@ class Keyboard:
         self._road = road_of(env)
         self._window, self._copilot = window, copilot
         self._hand_back = hand_back * film.FPS  # in frames
-        self._canvas = np.empty((*cockpit.WINDOW[::-1], 3), np.uint8)
+        self._canvas = np.empty((*DRIVING[::-1], 3), np.uint8)
         self._beside = False
         self._shown = False
         self._took = 0.0  # seconds of work for a frame, the mean of late

@@ -11,11 +11,15 @@ import numpy as np
 from utils.pictures.drawing import (
     AMBER,
     BLUE,
+    DRIVING,
     GREEN,
     GROUND,
+    MARGIN,
     MUTED,
+    RACE,
     RED,
     TEXT,
+    THUMBNAIL,
     VIOLET,
     Colour,
     controls,
@@ -25,11 +29,7 @@ from utils.pictures.drawing import (
     write,
 )
 
-MARGIN = 24
-RACE = (1016, 592)  # the race's width and height: stock's own shape, less its bar
-WINDOW = (MARGIN + RACE[0] + MARGIN, 720)
-THUMBNAIL = 192  # 64 pixels three times; three of them are as high as the race,
-GAP = 8  # with this between them
+GAP = 8  # between two thumbnails: three of them are then as high as the race
 NARROW = RACE[0] - THUMBNAIL - MARGIN  # width of the race beside them
 SHADE = 0.3  # what is left of the picture's light behind words
 PERSON = (BLUE, GREEN, RED)  # colours of steering, gas and brake
@@ -105,7 +105,7 @@ def paint(canvas: np.ndarray, shown: Cockpit) -> None:
 @lru_cache(maxsize=2)
 def _template(dreamt: bool) -> np.ndarray:
     """What never changes."""
-    canvas = np.full((WINDOW[1], WINDOW[0], 3), GROUND, np.uint8)
+    canvas = np.full((DRIVING[1], DRIVING[0], 3), GROUND, np.uint8)
     left = MARGIN + 17 * len(ARROWS)
     for key, does in HELP:
         if dreamt or does != "temperature":
@@ -141,7 +141,7 @@ def _slot(
     canvas: np.ndarray, row: int, caption: str, colour: Colour, content: np.ndarray | str
 ) -> None:
     """A small picture beside the race, or words in its place."""
-    left, top = WINDOW[0] - MARGIN - THUMBNAIL, MARGIN + row * (THUMBNAIL + GAP)
+    left, top = DRIVING[0] - MARGIN - THUMBNAIL, MARGIN + row * (THUMBNAIL + GAP)
     picture = np.full((64, 64, 3), PANEL, np.uint8) if isinstance(content, str) else content
     paste(canvas, picture, left, top, THUMBNAIL, THUMBNAIL)
     _badge(canvas, caption, left + 8, top + 8, colour, size=13)
@@ -153,7 +153,7 @@ def _slot(
 def _points(canvas: np.ndarray, row: int, points: float, colour: Colour) -> None:
     """The reward of a frame, over the black bar of the slot where it belongs."""
     bottom = MARGIN + row * (THUMBNAIL + GAP) + THUMBNAIL
-    right = WINDOW[0] - MARGIN
+    right = DRIVING[0] - MARGIN
     _badge(canvas, f"{points:+.2f} points", right, bottom - 24, colour, right=True, size=12)
 
 

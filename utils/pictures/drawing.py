@@ -1,4 +1,4 @@
-"""What composed frames are painted with: colours, text, pictures with round corners, and bars."""
+"""What composed frames are painted with: sizes, colours, text, pictures and bars."""
 
 from functools import lru_cache
 
@@ -17,6 +17,10 @@ RED = (248, 94, 84)
 VIOLET = (178, 136, 255)
 AMBER = (240, 180, 70)
 
+MARGIN = 24
+RACE = (1016, 592)  # the race's width and height: stock's own shape, less its bar
+DRIVING = (MARGIN + RACE[0] + MARGIN, 720)  # the race, and below it the readings
+THUMBNAIL = 192  # 64 pixels three times
 BAR = 12  # thickness of the bars
 
 

@@ -17,10 +17,14 @@ from imageio_ffmpeg import get_ffmpeg_exe  # type: ignore[import-untyped]  # it 
 
 from utils.pictures.drawing import (
     BLUE,
+    DRIVING,
     GROOVE,
     GROUND,
+    MARGIN,
     MUTED,
+    RACE,
     TEXT,
+    THUMBNAIL,
     VIOLET,
     as_image,
     controls,
@@ -33,10 +37,6 @@ from utils.storage.artifacts import atomic_path
 
 FPS = 50  # CarRacing's own clock, so a film runs at the speed of the race
 
-MARGIN = 24
-RACE = (1016, 592)  # the race's width and height: stock's own shape, less its bar
-THUMBNAIL = 192  # 64 pixels three times
-DRIVING = (MARGIN + RACE[0] + MARGIN, 720)
 DREAM = 448  # 64 pixels seven times
 HALF = (604, 352)  # a picture's width and height where two stand side by side
 CURVE = (532, 700)  # upper and lower edge of the curves
