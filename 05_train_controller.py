@@ -71,11 +71,13 @@ POPULATION = 144  # candidates a generation; 48 after an imitation
 TRACKS = 2  # races of each candidate, one as long as few laps are complete; 12 without duels
 REPLAYED = 1  # of them repeat tracks that went badly of late
 SCOUTED = 0  # extra new tracks that only the mean drives, to find bad ones
+LASTING = 0.0  # share of a track's record that outlasts a race there; 0.8 finds a master's weakness
 SIGMA = 0.03  # first step size in standardised features; 0.01 wrecks an imitation, 0.002 does not
 LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tracks
 MOST_SIGMA = 0.06  # a wider population is mostly wrecks; halved once it drives, and on plateaus
 MEAN_RATE = 4.0  # times the proposed step: long ones of near candidates, since wide ones are wrecks
 FITNESS = "duels"  # of mirror images; "full_duels" for masters; "score" after an imitation
+MOST_DIFFERENCE = 40.0  # points that a duel on one track is won by at most: a wreck may be chance
 GRASS_COST = 0.3  # points a wheel and frame off the road in duels; halved with MOST_SIGMA
 PATIENCE = 100  # frames without a new tile after which a candidate's race is given up
 STARTS = 8  # dreams of each candidate, from moments of real drives
@@ -179,7 +181,7 @@ def evolve(
         groups = now.groups(evolution)
         driven = world.drive(candidates, groups, now, search)
 
-        fitness = FITNESSES[now.fitness].compare(driven.points, groups)
+        fitness = FITNESSES[now.fitness].compare(driven.points, groups, now.most_difference)
         search.take_selection(scale.plain(evolution.mean), driven.selection)
         evolution.tell(candidates, fitness, now.mean_rate)
         search.driven = driven.tracks
@@ -209,16 +211,16 @@ def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace
         FEATURES=choice("zh", "z", "h"),
         GENERATIONS=whole(0, 1_000_000), POPULATION=whole(SMALLEST_POPULATION, 10_000),
         TRACKS=whole(1, seeds.EVOLUTION_TRACKS), REPLAYED=whole(), FITNESS=choice(*FITNESSES),
-        SCOUTED=whole(0, seeds.EVOLUTION_TRACKS), SIGMA=number(1e-9, 10), PATIENCE=whole(1),
-        LEAST_SIGMA=number(0, 10), MOST_SIGMA=number(1e-9, 10),
+        SCOUTED=whole(0, seeds.EVOLUTION_TRACKS), LASTING=number(0, 1), PATIENCE=whole(1),
+        SIGMA=number(1e-9, 10), LEAST_SIGMA=number(0, 10), MOST_SIGMA=number(1e-9, 10),
         MEAN_RATE=number(0.01, HIGHEST_RATE), SELECT_TRACKS=whole(0, len(seeds.SELECT)),
         SELECT_EVERY=whole(1), ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000),
         TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1),
         STARTS=whole(1, DREAMS), HORIZON=whole(1, MAX_FRAMES), TEMPERATURE=number(0, HOTTEST),
         AVERAGED=whole(1), OWN=number(0, 1), FAILING=number(0, 1), BEGINNING=number(0, 1),
-        GRASS_COST=number(0, 10), SEED=seed(), ENV_ID=choice(*ENV_IDS), WORKERS=processes(),
-        CLUSTER=address(), LATENTS=folder(), OWN_LATENTS=folder(), CHECKPOINTS=folder(),
-        IMITATION=folder(), NAME=word(),
+        MOST_DIFFERENCE=number(0.1, 10_000), GRASS_COST=number(0, 10), SEED=seed(),
+        ENV_ID=choice(*ENV_IDS), WORKERS=processes(), CLUSTER=address(), LATENTS=folder(),
+        OWN_LATENTS=folder(), CHECKPOINTS=folder(), IMITATION=folder(), NAME=word(),
     )  # fmt: skip
 
 

@@ -21,6 +21,15 @@ def test_a_track_counts_as_it_went_on_average_the_last_time():
     assert worst(driven, 5) == [a, c, b]
 
 
+def test_a_lasting_record_has_a_track_driven_until_it_went_well_again_and_again():
+    bad, others = seeds.evolution(0)[0], seeds.evolution(0)[1:3]
+    driven = remembered([], 0, laps([(bad, 300.0), *((track, 890.0) for track in others)]))
+    for generation in range(1, 17):
+        assert worst(driven, 1) == [bad]
+        driven = remembered(driven, generation, laps([(bad, 910.0)]), lasting=0.8)
+    assert worst(driven, 3) == [*others, bad]
+
+
 def test_a_track_is_dropped_in_time_however_badly_it_goes():
     hopeless, other = seeds.evolution(0)[0], seeds.evolution(FORGOTTEN_AFTER)[0]
     driven = []

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from utils.evolution.fitness import FITNESSES, MOST_DIFFERENCE
+from utils.evolution.fitness import FITNESSES
 from utils.racing.race import FRAME_COST, Lap
 from utils.simulator.envs import MAX_FRAMES
 
 TILES = 300
 GRASS_COST = 0.3
+MOST_DIFFERENCE = 40.0
 PAIR = np.array([[0, 1]])
 
 
@@ -23,7 +24,7 @@ def judged(name, laps, groups=PAIR):
     """The fitness of this name of candidates with these laps."""
     fitness = FITNESSES[name]
     points = np.array([[fitness.worth(lap, GRASS_COST) for lap in row] for row in laps])
-    return fitness.compare(points, groups)
+    return fitness.compare(points, groups, MOST_DIFFERENCE)
 
 
 def duels(laps, pairs):

@@ -29,8 +29,9 @@ N = 6
 MEAN, SD = np.array([3.0], np.float32), np.array([0.5], np.float32)  # of the one feature
 SCALE = FeatureScale(MEAN, SD)
 PLAN = {
-    "population": 8, "tracks": 3, "replayed": 0, "scouted": 0, "patience": 50,
-    "least_sigma": 0.0, "most_sigma": 1e9, "mean_rate": 0.5, "fitness": "score", "grass_cost": 0.3,
+    "population": 8, "tracks": 3, "replayed": 0, "scouted": 0, "lasting": 0.0, "patience": 50,
+    "least_sigma": 0.0, "most_sigma": 1e9, "mean_rate": 0.5, "fitness": "score",
+    "most_difference": 40.0, "grass_cost": 0.3,
     "select_tracks": 0, "select_every": 1, "arithmetic": "float32",
     "world": "track", "starts": 4, "horizon": 20, "temperature": 1.0, "own": 0.3, "failing": 0.4,
     "beginning": 0.2, "averaged": 2,

@@ -108,12 +108,13 @@ def planned(monkeypatch):
 def test_05_drives_as_its_constants_say(project, planned):
     tiny.stage(
         5, **FLAGS[5] | {"name": "other", "tracks": 5, "patience": 33, "replayed": 2,
-        "scouted": 4, "least_sigma": 0.01, "most_sigma": 0.3, "mean_rate": 0.7, "grass_cost": 0.2,
-        "fitness": "duels"},
+        "scouted": 4, "lasting": 0.5, "least_sigma": 0.01, "most_sigma": 0.3,
+        "mean_rate": 0.7, "most_difference": 50, "grass_cost": 0.2, "fitness": "duels"},
     )  # fmt: skip
     assert planned == [
-        Plan(world="track", population=6, tracks=5, replayed=2, scouted=4, patience=33,
-             least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels", grass_cost=0.2,
+        Plan(world="track", population=6, tracks=5, replayed=2, scouted=4, lasting=0.5, patience=33,
+             least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels", most_difference=50.0,
+             grass_cost=0.2,
              select_tracks=1, select_every=1,
              arithmetic=arithmetic(), starts=8, horizon=600, temperature=1.0, own=0.4,
              failing=0.3, beginning=0.15, averaged=8)

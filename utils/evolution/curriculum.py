@@ -1,8 +1,9 @@
 """Which training tracks are driven: new ones, and again those that went worst of late.
 
 A driver that completes nineteen laps of twenty learns little from new tracks: most of what it lacks
-is on the few that throw it off the road. Those are remembered and driven until others are worse, as
-in Jiang, Grefenstette & Rocktäschel, Prioritized Level Replay (2021).
+is on the few that throw it off the road: hairpins, and two roads side by side. Those are remembered
+and driven until others are worse, as in Jiang, Grefenstette & Rocktäschel, Prioritized Level Replay
+(2021).
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from utils.simulator import seeds
 
 FORGOTTEN_AFTER = 50  # generations after its first use: a track that nobody can master must go
 
-Remembered = list[tuple[int, float]]  # tracks of the last generations, each with its mean score
+Remembered = list[tuple[int, float]]  # tracks of the last generations, and how they went of late
 
 
 def choose_tracks(
@@ -42,11 +43,21 @@ def worst(driven: Remembered, count: int) -> list[int]:
     return [track for track, _ in sorted(driven, key=lambda pair: pair[1])[:count]]
 
 
-def remembered(driven: Remembered, generation: int, laps: Iterable[Lap]) -> Remembered:
-    """With how tracks went in this generation, on average, and without the oldest ones."""
+def remembered(
+    driven: Remembered, generation: int, laps: Iterable[Lap], lasting: float = 0.0
+) -> Remembered:
+    """With how tracks went in this generation, and without the oldest ones.
+
+    Args:
+        lasting: the share of what was known of a track that stays when it is driven again. Once,
+            anybody can be lucky on a bad one; with 0 it is then forgotten.
+    """
     scores: dict[int, list[float]] = {}
     for lap in laps:
         scores.setdefault(lap.seed, []).append(lap.score)
-    means = dict(driven) | {track: sum(found) / len(found) for track, found in scores.items()}
+    known = dict(driven)
+    for track, found in scores.items():
+        now = sum(found) / len(found)
+        known[track] = lasting * known.get(track, now) + (1 - lasting) * now
     oldest = seeds.evolution(generation - FORGOTTEN_AFTER)[0]
-    return [(track, score) for track, score in means.items() if track >= oldest]
+    return [(track, score) for track, score in known.items() if track >= oldest]

@@ -12,8 +12,6 @@ import numpy as np
 
 from utils.racing.race import FRAME_COST, Lap
 
-MOST_DIFFERENCE = 40.0  # points that a duel on one track can be won by
-
 Groups = Sequence[Sequence[int]] | np.ndarray  # of candidates that drove the same tracks
 
 
@@ -21,7 +19,8 @@ class Fitness(NamedTuple):
     """One way to decide between candidates."""
 
     worth: Callable[[Lap, float], float]  # of a race, in points, at this price of grass
-    compare: Callable[[np.ndarray, Groups], np.ndarray]  # points (N, races) -> fitness (N,)
+    # points (N, races) -> fitness (N,); a duel on one track is won by so many points at most
+    compare: Callable[[np.ndarray, Groups, float], np.ndarray]
     paired: bool  # each group is a candidate and its mirror image, and has tracks of its own
 
 
@@ -30,7 +29,9 @@ def score(lap: Lap, grass_cost: float) -> float:
     return lap.score
 
 
-def mean_points(points: np.ndarray, groups: Groups = ()) -> np.ndarray:
+def mean_points(
+    points: np.ndarray, groups: Groups = (), most_difference: float = np.inf
+) -> np.ndarray:
     """points (N, races) -> (N,), comparable where all candidates drove the same."""
     return points.mean(1)
 
@@ -62,21 +63,22 @@ def to_the_end(lap: Lap, grass_cost: float) -> float:
     return lap.score - grass_cost * lap.grass
 
 
-def duels(points: np.ndarray, groups: Groups) -> np.ndarray:
+def duels(points: np.ndarray, groups: Groups, most_difference: float) -> np.ndarray:
     """By how many points a candidate beats its mirror image, in the races that both drove.
 
-    No race counts for more than `MOST_DIFFERENCE`. The tracks of one pair cannot mislead the
-    others: each may have its own, and all together many.
+    The tracks of one pair cannot mislead the others: each may have its own, and all together many.
 
     Args:
         points: (N, races)
         groups: (N / 2, 2) which of them are mirror images.
+        most_difference: points that one race counts for at most.
 
     Returns:
         (N,) in points; the two of a pair differ in sign alone.
     """
     first, second = np.transpose(groups)
-    gains = np.clip(points[first] - points[second], -MOST_DIFFERENCE, MOST_DIFFERENCE).mean(1)
+    differences = points[first] - points[second]
+    gains = np.clip(differences, -most_difference, most_difference).mean(1)
     fitness = np.empty(len(points))
     fitness[first], fitness[second] = gains, -gains
     return fitness

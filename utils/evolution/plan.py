@@ -20,11 +20,13 @@ class Plan:
     tracks: int
     replayed: int
     scouted: int
+    lasting: float
     patience: int
     least_sigma: float
     most_sigma: float
     mean_rate: float
     fitness: str
+    most_difference: float
     grass_cost: float
     starts: int
     horizon: int

@@ -67,7 +67,7 @@ class Track:
         worth = FITNESSES[plan.fitness].worth
         points = np.array([[worth(lap, plan.grass_cost) for lap in row] for row in laps])
         row = of_candidates(plan, generation, laps) | of_selection(selection)
-        known = remembered(search.driven, generation, driven)
+        known = remembered(search.driven, generation, driven, plan.lasting)
         return Driven(points, row, known, [*driven, *selection], selection)
 
     def measure(self, mean: np.ndarray, plan: Plan) -> list[Lap]:
