@@ -254,7 +254,8 @@ def differences(browser, page, made_of, start, temperature, frames=100):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_page_dreams_the_same_numbers_as_pytorch(browser, temperature):
-    found = differences(browser, SHIPPED / "dream.html", ingredients(SHIPPED), 0, temperature)
+    """As long as rounding plays no part: at full speed its errors grow tenfold in ten frames."""
+    found = differences(browser, SHIPPED / "dream.html", ingredients(SHIPPED), 0, temperature, 12)
     assert max(found.values()) < SAME, found
     assert browser.complaints() == []
 

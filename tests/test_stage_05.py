@@ -180,11 +180,13 @@ def test_05_goes_on_from_a_state_that_does_not_know_its_plan(project, planned):
     assert (plan["generation"], plan["FITNESS"]) == (2, "duels")
 
 
-@pytest.mark.parametrize(("name", "start", "sigma", "fitness"), [
-    ("zeros", "zeros", 0.1, "duels"), ("controller", "imitation", 0.002, "score"),
+@pytest.mark.parametrize(("folder", "name", "start", "sigma", "fitness"), [
+    ("", "controller", "zeros", 0.03, "full_duels"),
+    ("taught", "zeros", "zeros", 0.1, "duels"),
+    ("taught", "controller", "imitation", 0.002, "score"),
 ])  # fmt: skip
-def test_the_shipped_searches_can_be_gone_on_with(name, start, sigma, fitness):
-    search = Search.load(Files.of(str(tiny.ROOT / "checkpoints"), name), 867)
+def test_the_shipped_searches_can_be_gone_on_with(folder, name, start, sigma, fitness):
+    search = Search.load(Files.of(str(tiny.ROOT / "checkpoints" / folder), name), 867)
     assert (search.settings["START"], search.settings["SIGMA"]) == (start, sigma)
     assert search.settings["FITNESS"] == fitness
     assert search.settings["POPULATION"] == search.evolution.population

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the rows of the table again, from nothing, in a folder of its own; its `pupil` is the table's `shipped`,
+# Makes the rows of the table again, from nothing, in a folder of its own; its `pupil` is the table's `taught`,
 # `dream_of_never_own` its `never_own`, `dream_of_untrained_m` its `random_m`. Not made are those of other tracks
-# (`further`, `selection_*`), of V looking less often (`every_*`), and the older `zeros`. From the project's root
+# (`*further`, `selection_*`), of V looking less often (`every_*`), and the older `zeros`. From the project's root
 #
 #     bash checkpoints/results/rows.sh ../rows
 #
@@ -30,6 +30,11 @@ report $all autopilot --driver autopilot
 # C without a teacher, on the track
 python 05_train_controller.py
 report $all default
+masters="--population 288 --mean-rate 2 --least-sigma 0.015 --most-sigma 0.015 --fitness full_duels --grass-cost 0.05"
+python 05_train_controller.py $masters --generations 71
+python 05_train_controller.py $masters --generations 82 --lasting 0.8
+python 05_train_controller.py $masters --generations 124 --lasting 0.8 --most-difference 1000
+report $all shipped
 
 # C in the dream only, with an M that learns from the agent's drives; then on the track
 mkdir -p $dream
