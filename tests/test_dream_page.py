@@ -260,6 +260,16 @@ def test_the_page_dreams_the_same_numbers_as_pytorch(browser, temperature):
     assert browser.complaints() == []
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_tidier_driver_s_page_does_so_for_longer(browser, tmp_path, temperature):
+    agent, dreaming, starts = ingredients(SHIPPED / "taught")
+    write_page(tmp_path / "dream.html", agent, dreaming, starts, "controller")
+    made_of = (agent, dreaming, starts)
+    found = differences(browser, tmp_path / "dream.html", made_of, 0, temperature)
+    assert max(found.values()) < SAME, found
+    assert browser.complaints() == []
+
+
 def test_page_and_package_have_the_same_constants(browser):
     browser.open(SHIPPED / "dream.html")
     found = browser.run("""

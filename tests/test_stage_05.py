@@ -114,8 +114,7 @@ def test_05_drives_as_its_constants_say(project, planned):
     assert planned == [
         Plan(world="track", population=6, tracks=5, replayed=2, scouted=4, lasting=0.5, patience=33,
              least_sigma=0.01, most_sigma=0.3, mean_rate=0.7, fitness="duels", most_difference=50.0,
-             grass_cost=0.2,
-             select_tracks=1, select_every=1,
+             grass_cost=0.2, select_tracks=1, select_every=1,
              arithmetic=arithmetic(), starts=8, horizon=600, temperature=1.0, own=0.4,
              failing=0.3, beginning=0.15, averaged=8)
     ]  # fmt: skip
