@@ -66,17 +66,17 @@ from utils.world_model.starts import Moments
 START = "zeros"  # as in the paper: nobody shows C how; "imitation" first copies the autopilot
 WORLD = "track"  # where candidates drive; a frame of M's "dream" takes a twentieth of the time
 FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is worth
-GENERATIONS = 44  # more go on from where the last run ended; 12 after an imitation
-POPULATION = 144  # candidates a generation; 48 after an imitation
+GENERATIONS = 100  # more go on from where the last run ended; 12 after an imitation
+POPULATION = 144  # candidates a generation, twice as many of masters; 48 after an imitation
 TRACKS = 2  # races of each candidate, one as long as few laps are complete; 12 without duels
 REPLAYED = 1  # of them repeat tracks that went badly of late
 SCOUTED = 0  # extra new tracks that only the mean drives, to find bad ones
-LASTING = 0.0  # share of a track's record that outlasts a race there; 0.8 finds a master's weakness
+LASTING = 0.8  # share of a track's record that outlasts a race there, which may have been luck
 SIGMA = 0.03  # first step size in standardised features; 0.01 wrecks an imitation, 0.002 does not
 LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tracks
 MOST_SIGMA = 0.06  # a wider population is mostly wrecks; halved once it drives, and on plateaus
 MEAN_RATE = 4.0  # times the proposed step: long ones of near candidates, since wide ones are wrecks
-FITNESS = "duels"  # of mirror images; "full_duels" for masters; "score" after an imitation
+FITNESS = "duels"  # of mirror images, of masters "full_duels"; "score" after an imitation
 MOST_DIFFERENCE = 40.0  # points that a duel on one track is won by at most: a wreck may be chance
 GRASS_COST = 0.3  # points a wheel and frame off the road in duels; halved with MOST_SIGMA
 PATIENCE = 100  # frames without a new tile after which a candidate's race is given up
@@ -173,9 +173,10 @@ def evolve(
     search: Search, plan: Plan, world: World, scale: FeatureScale, generations: int, files: Files
 ) -> None:
     """CMA-ES: ask for candidates, let them drive, judge them, tell the outcome, keep the best."""
-    evolution, clock = search.evolution, Clock(search.evolution.generation, generations)
-    while (generation := evolution.generation) < generations:
+    clock = Clock(search.evolution.generation, generations)
+    while (generation := search.evolution.generation) < generations:
         meter, now = Meter(world.workers), search.scheduled(plan)
+        evolution = search.evolution = search.evolution.resized(now.population)
         candidates = evolution.ask(now.least_sigma, now.most_sigma)  # in standardised features
 
         groups = now.groups(evolution)

@@ -83,10 +83,10 @@ class MDNRNN(nn.Module):
         action: Tensor,
         reward: Tensor,
         terminated: Tensor,
-        mask: Tensor,
+        weight: Tensor,
         state: State | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], State]:
-        """Mean negative log-likelihood of what happened next.
+        """Negative log-likelihood of what happened next, as a weighted mean of the frames'.
 
         loss = (-sum_z log p(z[t + 1]) + (reward error)^2 + cross-entropy of terminated) / (Z + 2)
 
@@ -95,7 +95,7 @@ class MDNRNN(nn.Module):
             action: (B, T, A).
             reward: (B, T).
             terminated: (B, T), 0 or 1.
-            mask: (B, T), 1 where the frame exists, 0 where the batch is padded.
+            weight: (B, T) of each frame in the means, 0 where the batch is padded.
             state: what the LSTM remembers of the frames before; None at the start of episodes.
 
         Returns:
@@ -109,7 +109,7 @@ class MDNRNN(nn.Module):
                 prediction.terminated, terminated, reduction="none"
             ),
         }
-        parts = {name: (part * mask).sum() / mask.sum() for name, part in parts.items()}
+        parts = {name: (part * weight).sum() for name, part in parts.items()}
         return sum(parts.values()) / (z.shape[-1] + 2), parts, (h.detach(), c.detach())
 
 

@@ -86,17 +86,17 @@ def test_rnn_loss_counts_real_frames_only_and_matches_its_parts():
     z, action = torch.randn(2, 9, 6), torch.rand(2, 8, 3)
     reward, terminated = torch.randn(2, 8), torch.zeros(2, 8)
     terminated[0, 4] = 1
-    mask = torch.ones(2, 8)
-    mask[0, 5:] = 0
-    loss, parts, _ = rnn.loss(z, action, reward, terminated, mask)
+    weight = torch.full((2, 8), 1 / 13)
+    weight[0, 5:] = 0
+    loss, parts, _ = rnn.loss(z, action, reward, terminated, weight)
     spoiled = z.clone()
     spoiled[0, 6:] = 99.0
-    again, _, _ = rnn.loss(spoiled, action, reward, terminated, mask)
+    again, _, _ = rnn.loss(spoiled, action, reward, terminated, weight)
     assert loss.item() == again.item()
     prediction, _ = rnn(z[:, :-1], action)
     reference = -Bernoulli(logits=prediction.terminated).log_prob(terminated)
     assert parts["terminated_nll"].item() == pytest.approx(
-        ((reference * mask).sum() / mask.sum()).item(), rel=1e-5
+        (reference * weight).sum().item(), rel=1e-5
     )
     assert loss.item() == pytest.approx(sum(p.item() for p in parts.values()) / 8, rel=1e-5)
 

@@ -232,10 +232,10 @@ def test_batches_hold_every_episode_once_beside_others_of_its_length():
 def test_chunks_cover_every_episode_in_order_with_one_frame_more_of_z():
     group = [encoded(23), encoded(7, 100.0), encoded(10, 200.0)]
     found = list(chunks(group, 10))
-    assert [tuple(chunk.mask.shape) for chunk in found] == [(3, 10), (3, 10), (3, 3)]
-    assert sum(chunk.mask.sum() for chunk in found) == 23 + 7 + 10
+    assert [tuple(chunk.weight.shape) for chunk in found] == [(3, 10), (3, 10), (3, 3)]
+    assert sum(int((chunk.weight > 0).sum()) for chunk in found) == 23 + 7 + 10
     for row, episode in enumerate(group):
-        kept = [chunk.mask[row].bool() for chunk in found]
+        kept = [chunk.weight[row] > 0 for chunk in found]
 
         def joined(name, moments=slice(None), row=row, kept=kept):
             parts = [getattr(chunk, name)[row, moments] for chunk in found]
@@ -249,9 +249,17 @@ def test_chunks_cover_every_episode_in_order_with_one_frame_more_of_z():
             assert np.array_equal(joined(name, slice(1, None)), getattr(episode, name)[1:])
 
 
-def test_padding_is_masked_and_holds_zeros():
+def test_an_end_counts_for_one_frame_however_few_episodes_are_left():
+    group = [encoded(length) for length in (95, 60, 33, 8)]
+    found = list(chunks(group, 10))
+    ends = np.mean([float((chunk.weight * chunk.terminated).sum()) for chunk in found])
+    assert ends == pytest.approx(4 / (95 + 60 + 33 + 8))
+    assert np.mean([float(chunk.weight.sum()) for chunk in found]) == pytest.approx(1)
+
+
+def test_padding_weighs_nothing_and_holds_zeros():
     (chunk,) = chunks([encoded(5, 1.0), encoded(2, 1.0)], 10)
-    assert chunk.mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
+    assert (chunk.weight * 7).tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
     assert chunk.mu[1, 3:].abs().sum() == 0
     assert chunk.action[1, 2:].abs().sum() == 0
     assert chunk.terminated[1].tolist() == [0, 1, 0, 0, 0]

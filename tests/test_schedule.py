@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from utils.evolution.plan import Plan
-from utils.evolution.schedule import halvings, scheduled
+from utils.evolution.schedule import plateaus, scheduled
+from utils.simulator import seeds
 
 SETTINGS = {
     "WORLD": "track", "POPULATION": 8, "TRACKS": 3, "REPLAYED": 2, "SCOUTED": 0, "LASTING": 0.0,
@@ -64,12 +65,12 @@ def test_candidates_that_all_drive_the_same_tracks_need_all_of_them():
     ((900, 850, 840, 910, 905, 905), 2),
 ])  # fmt: skip
 def test_the_widest_sigma_is_halved_when_the_mean_stands_still(scores, count):
-    assert halvings(measured(*scores)) == count
+    assert plateaus(measured(*scores)) == count
 
 
 def test_rows_without_a_measurement_say_nothing_about_the_mean():
     rows = [{"mean": 1.0}, *measured(900), {"mean": 2.0}, {"mean": 3.0}, {"mean": 4.0}]
-    assert halvings(rows) == 0
+    assert plateaus(rows) == 0
 
 
 def skilled(*scores):
@@ -80,13 +81,45 @@ def test_a_plan_narrows_when_the_mean_drives_and_down_to_its_least_sigma():
     assert scheduled(plan(), []).most_sigma == 0.2
     assert scheduled(plan(), skilled()).most_sigma == 0.1
     assert scheduled(plan(), skilled(900, 900, 900)).most_sigma == 0.05
-    assert scheduled(plan(), skilled(*[900] * 20)).most_sigma == 0.03
+    by_score = plan(FITNESS="score", REPLAYED=0)
+    assert scheduled(by_score, skilled(*[900] * 20)).most_sigma == 0.03
 
 
 def test_a_narrow_distribution_may_use_the_edges_of_the_road():
     assert scheduled(plan(), []).grass_cost == 0.4
     assert scheduled(plan(), skilled()).grass_cost == 0.2
     assert scheduled(plan(), skilled(*[900] * 5)).grass_cost == 0.05
+
+
+def test_a_mean_that_stood_still_twice_is_a_masters():
+    learner, master = (scheduled(plan(), skilled(*[900] * count)) for count in (4, 5))
+    assert (learner.fitness, learner.population, learner.mean_rate) == ("duels", 8, 0.5)
+    assert (master.fitness, master.population, master.mean_rate) == ("full_duels", 16, 0.25)
+    assert (learner.least_sigma, learner.most_sigma) == (0.03, 0.05)
+    assert (master.least_sigma, master.most_sigma) == (0.05, 0.05)
+    assert (learner.most_difference, master.most_difference) == (40, 1000)
+
+
+def test_a_master_stays_one_whose_grass_gets_cheaper():
+    now = scheduled(plan(), skilled(*[900] * 9))
+    assert (now.population, now.most_sigma, now.grass_cost) == (16, 0.05, 0.4 / 32)
+
+
+@pytest.mark.parametrize(("population", "tracks", "doubled"), [
+    (400, 3, 666), (666, 3, 666), (1000, 2, 1000), (402, 2, 804),
+])  # fmt: skip
+def test_masters_are_twice_as_many_where_there_are_tracks_for_them(population, tracks, doubled):
+    large = plan(POPULATION=population, TRACKS=tracks, REPLAYED=1)
+    now = scheduled(large, skilled(*[900] * 5))
+    assert now.population == doubled
+    assert now.tracks * now.population // 2 <= seeds.EVOLUTION_TRACKS
+
+
+@pytest.mark.parametrize("fitness", ["score", "full_duels"])
+def test_who_chose_another_fitness_keeps_it(fitness):
+    chosen = plan(FITNESS=fitness, REPLAYED=0)
+    now = scheduled(chosen, skilled(*[900] * 5))
+    assert replace(now, most_sigma=0.2, grass_cost=0.4) == chosen
 
 
 def test_the_few_tracks_of_beginners_narrow_nothing():

@@ -43,7 +43,7 @@ def train(folder, stop_after=None, made_from="data", epochs=EPOCHS, spoil=None):
     for epoch in progress.epochs(7):
         for i in range(STEPS):
             z, action = torch.randn(2, 9, 3), torch.rand(2, 8, 3)
-            loss, parts, _ = rnn.loss(z, action, *torch.rand(2, 2, 8), torch.ones(2, 8))
+            loss, parts, _ = rnn.loss(z, action, *torch.rand(2, 2, 8), torch.full((2, 8), 1 / 16))
             progress.note(loss * (spoil or 1), parts)
             rates.append(learning_rate(0.01, (epoch + i / STEPS) / epochs))
             optimizer.param_groups[0]["lr"] = rates[-1]

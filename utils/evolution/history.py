@@ -21,6 +21,7 @@ COLUMNS = (
     "least_sigma",
     "most_sigma",  # as the schedule has it
     "mean_rate",
+    "most_difference",  # points that a duel on one track is won by at most, of masters all
     "grass_cost",  # points a wheel and frame off the road in duels, as the schedule has it
     "frames",  # really driven since the search began
     "dreamt",  # frames likewise
@@ -39,7 +40,7 @@ COLUMNS = (
     "seconds",  # of this row
 )
 OF_BOTH = ("population", "least_sigma", "most_sigma", "mean_rate")  # settings of a plan, logged
-OF_TRACKS = (*OF_BOTH, "tracks", "scouted", "grass_cost")
+OF_TRACKS = (*OF_BOTH, "tracks", "scouted", "most_difference", "grass_cost")
 OF_DREAMS = (*OF_BOTH, "starts", "horizon", "temperature")
 ALWAYS = ("generation", "frames", "sigma", "core_hours", "seconds")  # in every row
 

@@ -1,5 +1,6 @@
 """What changes by itself as a search on the track gets on: how many races tell candidates apart,
-how far from the mean they may be, and what grass costs. Each rule is a function of the history.
+how far from the mean they may be, what grass costs, and what decides between masters. Each rule is
+a function of the history.
 """
 
 from collections.abc import Sequence
@@ -8,12 +9,15 @@ from dataclasses import replace
 from utils.evolution.fitness import FITNESSES
 from utils.evolution.history import Row
 from utils.evolution.plan import Plan
+from utils.simulator import seeds
 
 SKILLED = 0.25  # share of the candidates' laps that are complete; before, they are beginners
 FLUENT = 0.9  # the same of the mean's own laps: its candidates may be wrecks from sigma alone
 FEW = 25  # selection tracks on which the mean of beginners is measured, which costs most of all
 GAIN = 1.0  # points, two standard errors of 200 selection tracks
 STILL = 2  # measurements of the mean without such a gain, after which it stands still
+PLATEAUS = 2  # of a mean that duels brought there, and only many races can bring further: a master
+WRECK = 1000.0  # points: what a lost race costs in the end, and no longer is chance
 
 
 def scheduled(plan: Plan, history: Sequence[Row], taught: bool = False, since: int = 0) -> Plan:
@@ -35,9 +39,15 @@ def scheduled(plan: Plan, history: Sequence[Row], taught: bool = False, since: i
     later = [row for row in history[learnt:] if row.get("plan", 0) >= since]
     regular = [row for row in later if "mean" in row or row["generation"] % plan.select_every == 0]
     once = learnt > 0 and history[learnt - 1].get("plan", 0) >= since
-    share = 0.5 ** (once + halvings(regular))
-    most_sigma = max(plan.least_sigma, plan.most_sigma * share)
-    return replace(plan, most_sigma=most_sigma, grass_cost=plan.grass_cost * share)
+    passed = plateaus(regular)
+    is_master = plan.fitness == "duels" and passed >= PLATEAUS
+    narrowed = plan.most_sigma * 0.5 ** (once + (PLATEAUS - 1 if is_master else passed))
+    now = replace(
+        plan,
+        most_sigma=max(plan.least_sigma, narrowed),
+        grass_cost=plan.grass_cost * 0.5 ** (once + passed),
+    )
+    return for_masters(now) if is_master else now
 
 
 def is_skilled(row: Row) -> bool:
@@ -60,8 +70,25 @@ def for_beginners(plan: Plan) -> Plan:
     return replace(plan, tracks=tracks, replayed=replayed, select_tracks=few)
 
 
-def halvings(history: Sequence[Row]) -> int:
-    """How often the mean stood still, so that widest sigma and price of grass were halved.
+def for_masters(plan: Plan) -> Plan:
+    """The plan with twice the candidates, half the step, and every race for what it is in the end.
+
+    Masters lose one race of a hundred, and a missed tile in a few. That is too rare for a few pairs
+    to agree on and too dear to be cut off; nearer candidates would differ by less than luck does.
+    """
+    most = 2 * ((seeds.EVOLUTION_TRACKS - plan.scouted) // plan.tracks)  # each pair has its own
+    return replace(
+        plan,
+        population=max(plan.population, min(2 * plan.population, most)),
+        mean_rate=plan.mean_rate / 2,
+        least_sigma=plan.most_sigma,
+        fitness="full_duels",
+        most_difference=max(plan.most_difference, WRECK),
+    )
+
+
+def plateaus(history: Sequence[Row]) -> int:
+    """How often the mean stood still, so that widest sigma and price of grass are halved.
 
     A wide distribution finds its way through luck, but its mean can only be as good as what most
     of it can do; so the limit falls like a learning rate on a plateau. The price of grass falls

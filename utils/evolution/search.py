@@ -164,7 +164,6 @@ class Search:
         if changed:
             ended = [plan for plan in self.plans if plan["generation"] < generation]
             self.plans = [*ended, {"generation": generation, **plan.settings()}]
-        self.evolution = self.evolution.resized(plan.population)
         said = f"resuming at generation {generation} (delete {files.state} and its C to start over)"
         for what, names in (("its own settings stay", kept), ("changed", changed)):
             said += f"\n{what}: {', '.join(names)}" if names else ""

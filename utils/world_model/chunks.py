@@ -25,7 +25,7 @@ class Chunk(NamedTuple):
     action: Tensor  # (B, T, 3)
     reward: Tensor  # (B, T)
     terminated: Tensor  # (B, T), 0 or 1
-    mask: Tensor  # (B, T), 1 where the frame exists, 0 where its episode is over
+    weight: Tensor  # (B, T), the same for every frame, 0 where its episode is over
 
 
 def batches(episodes: list[Latents], batch: int, rng: np.random.Generator) -> list[list[Latents]]:
@@ -37,19 +37,24 @@ def batches(episodes: list[Latents], batch: int, rng: np.random.Generator) -> li
 
 
 def chunks(group: list[Latents], length: int) -> Iterator[Chunk]:
-    """A batch of episodes from their first frame to their last, `length` frames at a time."""
+    """A batch of episodes from their first frame to their last, `length` frames at a time.
+
+    The weights of a batch come to 1 a chunk on average, however many of its episodes go on to the
+    last ones: as means of their own, chunks in which few are left would count an end many times.
+    """
     mu, logvar, action, reward, terminated = (
         pad_sequence([torch.from_numpy(array) for array in arrays], batch_first=True).float()
         for arrays in zip(*group, strict=True)
     )
     lengths = torch.tensor([len(episode.action) for episode in group])
     longest = int(lengths.max())
-    mask = (torch.arange(longest) < lengths[:, None]).float()
-    for start in range(0, longest, length):
+    starts = range(0, longest, length)
+    weight = (torch.arange(longest) < lengths[:, None]) * (len(starts) / lengths.sum())
+    for start in starts:
         now, next_too = slice(start, start + length), slice(start, start + length + 1)
         yield Chunk(
             mu[:, next_too], logvar[:, next_too],
-            action[:, now], reward[:, now], terminated[:, now], mask[:, now],
+            action[:, now], reward[:, now], terminated[:, now], weight[:, now],
         )  # fmt: skip
 
 
