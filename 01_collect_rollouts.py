@@ -145,11 +145,8 @@ def record_others(s: SimpleNamespace) -> None:
         },
     )  # fmt: skip
     missing = not_collected(planned)
-    pool = Workers(
-        min(s.WORKERS, len(missing)), OneAtATime, {"function": Collector()},
-        preload=["utils.world_model.collection"], cluster=cluster(s.CLUSTER, s.ROLLOUTS),
-    )  # fmt: skip
-    drive(pool, missing)
+    workers, nodes = min(s.WORKERS, len(missing)), cluster(s.CLUSTER, s.ROLLOUTS)
+    drive(Workers(workers, OneAtATime, {"function": Collector()}, cluster=nodes), missing)
 
 
 def record_agent(s: SimpleNamespace) -> None:
@@ -160,13 +157,9 @@ def record_agent(s: SimpleNamespace) -> None:
     scale = FeatureScale.of(rnn, search.made_from["FEATURES"])
     planned = plan_drives(s.OWN_ROLLOUTS, s.ENV_ID, s.AGENT_EPISODES, search, scale)
     missing = not_collected(planned)
-    pool = Workers(
-        min(s.WORKERS, -(-len(missing) // ROWS)), RecordedRaces,
-        {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn},
-        slots=ROWS, preload=["utils.evolution.own_drives"],
-        cluster=cluster(s.CLUSTER, s.OWN_ROLLOUTS),
-    )  # fmt: skip
-    drive(pool, missing)
+    workers, nodes = min(s.WORKERS, -(-len(missing) // ROWS)), cluster(s.CLUSTER, s.OWN_ROLLOUTS)
+    setup = {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn}
+    drive(Workers(workers, RecordedRaces, setup, slots=ROWS, cluster=nodes), missing)
 
 
 def not_collected(planned: Sequence[Any]) -> list[Any]:

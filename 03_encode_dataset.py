@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     missing = [job for job in jobs if not is_encoded(job)]
     if len(missing) < len(jobs):
         print(f"{len(jobs) - len(missing)} of {len(jobs)} drives and images are encoded already")
-    setup, preload = {"function": encode, "vae": vae}, ["utils.world_model.latents"]
-    with Workers(min(s.WORKERS, len(missing)), OneAtATime, setup, preload=preload) as workers:
+    setup = {"function": encode, "vae": vae}
+    with Workers(min(s.WORKERS, len(missing)), OneAtATime, setup) as workers:
         run_jobs(workers, missing, "encoding", "episode", frames=lambda count: count)
 
     for place in places:

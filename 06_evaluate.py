@@ -28,13 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from models.inference import ROWS
 from utils.drivers.registry import DRIVERS
 from utils.evolution.worth import measure_m, said_of_m
 from utils.pictures.dream_page import write_page
 from utils.pictures.left_out import leave_out
 from utils.pictures.plots import worst_laps
-from utils.racing.agent import Races
+from utils.racing.agent import racing_workers
 from utils.racing.agreement import cluster
 from utils.racing.driver_races import DriverRaces
 from utils.racing.evaluation import film, film_dream, save_report, sentence
@@ -205,12 +204,9 @@ def _workers(s, agent: TrainedAgent | None) -> Workers:
     workers, nodes = min(s.WORKERS, s.EPISODES), cluster(s.CLUSTER)
     if agent is None:
         settings = _autopilot(s) if s.DRIVER == "autopilot" else {}
-        setup = {"function": DriverRaces(s.DRIVER, settings, s.ENV_ID, **_options(s))}
-        preload = ["utils.racing.driver_races"]
-        return Workers(workers, OneAtATime, setup, preload=preload, cluster=nodes)
-    setup = {"env_id": s.ENV_ID, "vae": agent.vae, "rnn": agent.rnn, **_options(s)}
-    preload = ["utils.racing.agent"]
-    return Workers(workers, Races, setup, slots=ROWS, preload=preload, cluster=nodes)
+        driver = DriverRaces(s.DRIVER, settings, s.ENV_ID, **_options(s))
+        return Workers(workers, OneAtATime, {"function": driver}, cluster=nodes)
+    return racing_workers(workers, s.ENV_ID, agent.vae, agent.rnn, nodes, **_options(s))
 
 
 if __name__ == "__main__":

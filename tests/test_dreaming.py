@@ -10,9 +10,16 @@ import torch
 from models.controller import squash, unpack
 from models.dream import DreamWorld, Luck
 from models.mdn_rnn import MDNRNN, sample_next
-from utils.evolution.dreaming import DREAMS, LOST, PACE_KEPT, Dreamer, Dreams, dream
+from utils.evolution.dreaming import (
+    DREAMS,
+    LOST,
+    PACE_KEPT,
+    Dreamer,
+    Dreams,
+    dream,
+    dreaming_workers,
+)
 from utils.runtime.errors import UserError
-from utils.runtime.workers import OneAtATime, Workers
 from utils.storage.artifacts import save_arrays
 from utils.storage.provenance import game
 from utils.world_model.latents import Latents
@@ -157,14 +164,14 @@ def test_dreams_are_those_of_a_plain_loop(two):
 def test_company_order_threads_and_workers_change_no_dream():
     _, rnn = tiny.networks()
     job, before = dreams(count=2 * DREAMS // 3), torch.get_num_threads()
-    with Workers(0, OneAtATime, {"function": Dreamer(rnn, None, 1.0)}) as alone:
+    with dreaming_workers(0, rnn, None, 1.0) as alone:
         expected = dream_all(alone, job, job.parameters)
         backwards = dream_all(alone, job, job.parameters[::-1])
         few = dream_all(alone, job, job.parameters[40:43])
         torch.set_num_threads(2)
         threaded = dream_all(alone, job, job.parameters)
         torch.set_num_threads(before)
-    with Workers(2, OneAtATime, {"function": Dreamer(rnn, None, 1.0)}) as pool:
+    with dreaming_workers(2, rnn, None, 1.0) as pool:
         assert np.array_equal(dream_all(pool, job, job.parameters), expected)
     assert np.array_equal(backwards[::-1], expected)
     assert np.array_equal(few, expected[40:43])
@@ -175,7 +182,7 @@ def test_who_duels_dreams_from_starts_of_their_own():
     rnn, other = tiny.networks(0)[1], tiny.networks(1)[1]
     job = dreams(count=6, starts=6)
     pairs = [(0, 3), (4, 1), (2, 5)]
-    with Workers(0, OneAtATime, {"function": Dreamer(rnn, other, 1.0)}) as workers:
+    with dreaming_workers(0, rnn, other, 1.0) as workers:
         of_all = dream_all(workers, job, job.parameters)
         duelled = dream_all(workers, job, job.parameters, pairs)
     assert duelled.shape == (6, 2)
@@ -188,9 +195,9 @@ def test_many_duels_are_the_same_whatever_the_workers():
     count = DREAMS // 2 + 6  # of two dreams each, so that it takes two batches
     job = dreams(count=count, starts=count)
     pairs = np.arange(count).reshape(-1, 2)
-    with Workers(0, OneAtATime, {"function": Dreamer(rnn, None, 1.0)}) as alone:
+    with dreaming_workers(0, rnn, None, 1.0) as alone:
         expected = dream_all(alone, job, job.parameters, pairs)
-    with Workers(2, OneAtATime, {"function": Dreamer(rnn, None, 1.0)}) as pool:
+    with dreaming_workers(2, rnn, None, 1.0) as pool:
         assert np.array_equal(dream_all(pool, job, job.parameters, pairs), expected)
     assert len(np.unique(expected)) > count
 

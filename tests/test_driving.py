@@ -13,10 +13,9 @@ from models.inference import ROWS
 from models.mdn_rnn import expected_next
 from utils.drivers.autopilot import Autopilot
 from utils.drivers.registry import DRIVERS
-from utils.racing.agent import TRUST, Agent, Races
+from utils.racing.agent import TRUST, Agent, Races, racing_workers
 from utils.racing.driver_races import DriverRaces
 from utils.racing.race import FRAME_COST, Race, RunningRace
-from utils.runtime.workers import Workers
 from utils.simulator.envs import FAST_ID, MAX_FRAMES, STOCK_ID, make_env, shrink
 from utils.world_model.episodes import record
 
@@ -88,11 +87,10 @@ def test_a_handler_forgets_the_races_before():
 ])  # fmt: skip
 def test_the_number_of_workers_does_not_matter(reference, workers, threads):
     vae, rnn = tiny.networks()
-    setup = {"env_id": FAST_ID, "vae": vae, "rnn": rnn}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with Workers(workers, Races, setup, slots=ROWS, preload=["utils.racing.agent"]) as pool:
+        with racing_workers(workers, FAST_ID, vae, rnn) as pool:
             found = pool.run(mixed_races()[::-1])
     finally:
         torch.set_num_threads(before)

@@ -18,7 +18,7 @@ def work(job):
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_processor_time_is_counted_once_wherever_it_is_spent(count):
-    with Workers(count, OneAtATime, {"function": work}, preload=[__name__]) as workers:
+    with Workers(count, OneAtATime, {"function": work}) as workers:
         workers.run([0])
         meter = Meter(workers)
         workers.run([1, 2])

@@ -212,7 +212,6 @@ def pool(count, function, *, job_seconds=600.0, jobs_per_worker=500, **constants
         {"function": function, **constants},
         job_seconds=job_seconds,
         jobs_per_worker=jobs_per_worker,
-        preload=[__name__],
     )
 
 

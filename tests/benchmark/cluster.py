@@ -7,12 +7,11 @@ from statistics import median
 from benchmark.loop import Networks
 from benchmark.measuring import Effort, Figures, heading, line
 from models.inference import ROWS
-from utils.racing.agent import Races
+from utils.racing.agent import racing_workers
 from utils.racing.agreement import cluster
 from utils.racing.race import Race
 from utils.runtime.cluster import OnNode
 from utils.runtime.timing import Meter
-from utils.runtime.workers import Workers
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 
@@ -40,13 +39,12 @@ class Counted:
 
 def measure_cluster(networks: Networks, effort: Effort, address: str) -> Figures:
     """One worker here and one there, in turns: wall time, main's and the worker's own time."""
-    setup = {"env_id": FAST_ID, "vae": networks.vae, "rnn": networks.rnn}
     tracks = range(seeds.EVOLUTION, seeds.EVOLUTION + max(effort.races // 4, ROWS))
     races = [Race(track, networks.parameters, effort.patience) for track in tracks]
     counted, wall, main, worker = Counted(), {}, {}, {}
     with ExitStack() as stack:
         pools = {
-            name: stack.enter_context(Workers(1, Races, setup, slots=ROWS, cluster=where))
+            name: stack.enter_context(racing_workers(1, FAST_ID, networks.vae, networks.rnn, where))
             for name, where in ((LOCAL, None), (NODE, cluster(address)))
         }
         scores = {}

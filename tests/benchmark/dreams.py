@@ -11,10 +11,9 @@ from benchmark.loop import Networks
 from benchmark.measuring import Effort, Figures, heading, line, speed_lines, take_turns
 from models.dream import DreamWorld, Luck
 from models.inference import ROWS
-from utils.evolution.dreaming import DREAMS, Dreamer, dream
-from utils.racing.agent import Races
+from utils.evolution.dreaming import DREAMS, dream, dreaming_workers
+from utils.racing.agent import racing_workers
 from utils.racing.race import Race
-from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 from utils.world_model.starts import FRAMES, Starts
@@ -32,14 +31,13 @@ def measure_dreams(networks: Networks, effort: Effort) -> Figures:
     with ExitStack() as stack:
 
         def driver(count: int) -> Callable[[int], int]:
-            setup = {"env_id": FAST_ID, "vae": vae, "rnn": rnn}
-            workers = stack.enter_context(Workers(count, Races, setup, slots=ROWS))
+            workers = stack.enter_context(racing_workers(count, FAST_ID, vae, rnn))
             workers.run([Race(0, parameters, patience=1)] * ROWS * count)
             return lambda turn: sum(lap.frames for lap in workers.run(races))
 
         def dreamer(count: int, other: bool = False) -> Callable[[int], int]:
-            setup = {"function": Dreamer(rnn, rnn if other else None, 1.0)}
-            workers = stack.enter_context(Workers(count, OneAtATime, setup))
+            dreaming = rnn if other else None
+            workers = stack.enter_context(dreaming_workers(count, rnn, dreaming, 1.0))
             starts, luck = _starts(vae.sizes["latent_dim"]), [(0, i) for i in range(STARTS)]
             candidates = np.tile(parameters, (2 * DREAMS // STARTS, 1))
             everybody = [range(len(candidates))]

@@ -7,16 +7,14 @@ from contextlib import ExitStack
 from benchmark.loop import Networks
 from benchmark.measuring import Effort, Figures, heading, line, speed_lines, take_turns
 from models.inference import ROWS
-from utils.racing.agent import Races
+from utils.racing.agent import racing_workers
 from utils.racing.race import Race
-from utils.runtime.workers import Workers
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 
 
 def measure_workers(networks: Networks, effort: Effort) -> Figures:
     """The same races shared out to no, one and two worker processes."""
-    setup = {"env_id": FAST_ID, "vae": networks.vae, "rnn": networks.rnn}
     first, patience = seeds.EVOLUTION, effort.patience
     races = [
         Race(seed, networks.parameters, patience) for seed in range(first, first + effort.races)
@@ -26,7 +24,7 @@ def measure_workers(networks: Networks, effort: Effort) -> Figures:
 
         def contender(count: int) -> Callable[[int], int]:
             workers = stack.enter_context(
-                Workers(count, Races, setup, slots=ROWS, preload=["utils.racing.agent"])
+                racing_workers(count, FAST_ID, networks.vae, networks.rnn)
             )
             # Every row of every worker gets its environment before time is taken.
             workers.run([Race(0, networks.parameters, patience=1)] * ROWS * max(count, 1))

@@ -13,8 +13,9 @@ from models.controller import squash, unpack
 from models.dream import DreamWorld, Luck
 from models.mdn_rnn import MDNRNN
 from utils.evolution.fitness import Groups
+from utils.runtime.cluster import Cluster
 from utils.runtime.progress import run_jobs
-from utils.runtime.workers import Workers
+from utils.runtime.workers import OneAtATime, Workers
 from utils.world_model.starts import Starts, warm_up
 
 DREAMS = 256  # dreams advanced at once in one process; 64 candidates are two such jobs
@@ -125,3 +126,12 @@ def _luck(dreams: Dreams, world: DreamWorld) -> Luck:
     """Of all frames (T, S, ...), by each start's own seed."""
     drawn = [Luck.draw(np.random.default_rng(s), dreams.horizon, world.sizes) for s in dreams.seeds]
     return Luck(*(torch.stack(parts, 1) for parts in zip(*drawn, strict=True)))
+
+
+def dreaming_workers(
+    count: int, rnn: MDNRNN, dreaming: MDNRNN | None, temperature: float,
+    cluster: Cluster | None = None,
+) -> Workers:  # fmt: skip
+    """So many workers, each of whom is a `Dreamer`."""
+    setup = {"function": Dreamer(rnn, dreaming, temperature)}
+    return Workers(count, OneAtATime, setup, cluster=cluster)

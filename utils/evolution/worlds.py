@@ -7,19 +7,18 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from models.controller import FeatureScale
-from models.inference import ROWS
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 from utils.evolution.curriculum import Remembered, choose_tracks, remembered
-from utils.evolution.dreaming import Dreamer, dream
+from utils.evolution.dreaming import dream, dreaming_workers
 from utils.evolution.fitness import FITNESSES, Groups
 from utils.evolution.history import Row, of_candidates, of_dreams, of_selection
 from utils.evolution.plan import Plan
 from utils.evolution.search import Search
-from utils.racing.agent import Races, drive
+from utils.racing.agent import drive, racing_workers
 from utils.racing.race import Lap, Race
 from utils.runtime.cluster import Cluster
-from utils.runtime.workers import OneAtATime, Workers
+from utils.runtime.workers import Workers
 from utils.simulator import seeds
 from utils.world_model.starts import Moments
 
@@ -103,9 +102,7 @@ def on_the_track(
     env_id: str, vae: VAE, rnn: MDNRNN, scale: FeatureScale, workers: int, cluster: Cluster | None
 ) -> Iterator[Track]:
     """A track with so many workers."""
-    setup = {"env_id": env_id, "vae": vae, "rnn": rnn}
-    preload = ["utils.racing.agent"]
-    with Workers(workers, Races, setup, slots=ROWS, preload=preload, cluster=cluster) as pool:
+    with racing_workers(workers, env_id, vae, rnn, cluster) as pool:
         yield Track(pool, scale)
 
 
@@ -115,7 +112,5 @@ def in_the_dream(
     scale: FeatureScale, workers: int, cluster: Cluster | None,
 ) -> Iterator[Dream]:  # fmt: skip
     """The dream of `dreaming`, or where there is none of `rnn`, whose h C reads in any case."""
-    setup = {"function": Dreamer(rnn, dreaming, temperature)}
-    preload = ["utils.evolution.dreaming"]
-    with Workers(workers, OneAtATime, setup, preload=preload, cluster=cluster) as pool:
+    with dreaming_workers(workers, rnn, dreaming, temperature, cluster) as pool:
         yield Dream(pool, scale, moments)

@@ -13,14 +13,14 @@ from models.dream import DreamWorld
 from models.inference import ROWS
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
-from utils.evolution.dreaming import DREAMS, Dreamer, Dreams
+from utils.evolution.dreaming import DREAMS, Dreams, dreaming_workers
 from utils.pictures.plots import worth_of_m
 from utils.racing.agent import Races
 from utils.racing.race import Race
 from utils.runtime.cluster import Cluster
 from utils.runtime.progress import run_jobs
 from utils.runtime.timing import Clock
-from utils.runtime.workers import OneAtATime, Workers
+from utils.runtime.workers import Workers
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 from utils.storage.artifacts import demand_writable, save_json, sweep
@@ -177,8 +177,7 @@ def drive_for_real(
     """
     races = [Race(seed, c, HORIZON) for c in controllers for seed in seeds.SELECT[:TRACKS]]
     setup = {"env_id": FAST_ID, "vae": agent.vae, "rnn": agent.rnn}
-    preload = ["utils.evolution.worth"]
-    with Workers(count, RealDrives, setup, slots=ROWS, preload=preload, cluster=cluster) as pool:
+    with Workers(count, RealDrives, setup, slots=ROWS, cluster=cluster) as pool:
         drives = run_jobs(pool, races, "driving", "race", leave=False)
     return [drives[i : i + TRACKS] for i in range(0, len(drives), TRACKS)]
 
@@ -214,9 +213,7 @@ def returns(
         again = starts.take(np.repeat(np.arange(len(places)), lucks))
         luck = [(SEED, i) for i in range(len(again.seen))]
         jobs.append(Dreams(parameters[None], again, luck, np.arange(len(luck))[None], HORIZON))
-    setup = {"function": Dreamer(rnn, dreaming, temperature)}
-    preload = ["utils.evolution.dreaming"]
-    with Workers(count, OneAtATime, setup, preload=preload, cluster=cluster) as pool:
+    with dreaming_workers(count, rnn, dreaming, temperature, cluster) as pool:
         dreamt = run_jobs(pool, jobs, "dreaming", "batch", leave=False)
     return tuple(
         np.reshape(found, (len(controllers), TRACKS, -1)).mean(-1, dtype=float)

@@ -23,6 +23,7 @@ from models.inference import ROWS, Encoder, Memory
 from models.mdn_rnn import MDNRNN, expected_next
 from models.vae import VAE
 from utils.racing.race import Environment, Lap, Race, RunningRace
+from utils.runtime.cluster import Cluster
 from utils.runtime.progress import run_jobs
 from utils.runtime.workers import Workers
 from utils.simulator.envs import make_env, shrink
@@ -138,3 +139,11 @@ def drive(workers: Workers, title: str, *groups: list[Race]) -> list[list[Lap]]:
     races = [race for group in groups for race in group]
     laps = iter(run_jobs(workers, races, title, "race", leave=False))
     return [list(islice(laps, len(group))) for group in groups]
+
+
+def racing_workers(
+    count: int, env_id: str, vae: VAE, rnn: MDNRNN, cluster: Cluster | None = None, **options: Any
+) -> Workers:
+    """So many workers, each of whom drives ROWS races at once; `options` are the environment's."""
+    setup = {"env_id": env_id, "vae": vae, "rnn": rnn, **options}
+    return Workers(count, Races, setup, slots=ROWS, cluster=cluster)

@@ -89,14 +89,14 @@ class Workers:
 
     count            processes; 0 runs the jobs in this process, one handler, same results
     handler, setup   `handler(**setup)` is built once in every worker, see `child.Handler`; both are
-                     pickled, so the handler is importable.
+                     pickled, so the handler is importable. Its module, and those of what can be
+                     called in setup, are imported once and shared among the workers (where there is
+                     forkserver; the first pool of the process decides).
                      Every worker gets its own copy of setup: keep it to a few megabytes
     slots            places of each handler
     job_seconds      a job that takes longer is taken to hang: its worker is killed; with more
                      workers than cores the limit grows in proportion
     jobs_per_worker  a worker is replaced after this many jobs, because environments leak memory
-    preload          modules to import once and share among the workers (where there is forkserver;
-                     the first pool of the process decides)
     cluster          where the workers are instead of on this machine: `count` of them at most, and
                      no more than its nodes have processors; nodes may come and go
 
@@ -113,7 +113,6 @@ class Workers:
         slots: int = 1,
         job_seconds: float = 600.0,
         jobs_per_worker: int = 500,
-        preload: Sequence[str] = (),
         cluster: Cluster | None = None,
     ) -> None:
         if count < 0 or slots < 1 or jobs_per_worker < 1:
@@ -134,7 +133,7 @@ class Workers:
         self._carrier: Carrier = (
             cluster.carrier(*started_with)
             if cluster and cluster.address and count
-            else Processes(*started_with, (*ALWAYS_PRELOADED, *preload))
+            else Processes(*started_with, (*ALWAYS_PRELOADED, *_modules(handler, setup)))
         )
         self._job_seconds = job_seconds * self._carrier.crowding
         try:
@@ -330,3 +329,8 @@ class Workers:
 def _copy(message: Any) -> Any:
     """The message as it would arrive in another process."""
     return pickle.loads(pack(message))
+
+
+def _modules(handler: Callable, setup: dict[str, Any]) -> list[str]:
+    """Where the handler comes from, and what in its setup can be called."""
+    return [thing.__module__ for thing in (handler, *setup.values()) if callable(thing)]
