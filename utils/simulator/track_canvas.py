@@ -22,19 +22,18 @@ FULL_ZOOM = stock.ZOOM * stock.SCALE  # window pixels per unit after the first s
 
 
 class Sampling(NamedTuple):
-    """How a pixel of a frame comes of the fine picture: as the mean of two samples."""
+    """How a pixel of a frame comes of the fine picture: as one sample, or the mean of two."""
 
     density: float  # texels per unit
     oversize: int  # as many times larger it is painted, then shrunk, which makes smooth edges
-    distance: float  # of the samples from each other, pixels of a frame of 96
-    weight: float  # of the first sample
+    distance: float = 0.0  # of two samples from each other, pixels of a frame of 96
+    weight: float = 1.0  # of the first sample; with all of it there is no second
 
 
-# A frame pixel of stock is the mean over a box of 0.64 x 0.51 units. Bilinear interpolation of
-# texels of 0.28 units blurs about as much as 0.51 units do; two samples beside each other make it
-# 0.64 across. In a frame of 64 pixels each is one pixel of stock's and half of the next, which it
-# shares: so the sample on that side counts half, and texels of 0.5 units blur about as much.
-SAMPLING = {96: Sampling(3.6, 4, 0.44, 1 / 2), 64: Sampling(2.0, 8, 0.95, 2 / 3)}
+# A frame pixel of stock is the mean over a box of 0.64 x 0.51 units, and bilinear interpolation of
+# texels of 0.33 units blurs about as much. In a frame of 64 pixels each is one pixel of stock's and
+# half of the next, which it shares: so a sample on that side counts half, of texels of 0.5 units.
+SAMPLING = {96: Sampling(3.0, 4), 64: Sampling(2.0, 8, 0.95, 2 / 3)}
 
 BLOCK = 256  # pixels per side of what is painted at a time, before it is shrunk
 FINE_W, FINE_H = 460, 390  # units that the fine picture holds; the widest track has 411 x 323
@@ -164,8 +163,9 @@ class TrackCanvas:
         picture.fetch(*box)
         cv2.remap(picture.texels, texels, None, cv2.INTER_LINEAR, self.samples)  # type: ignore
         first, second = self.samples[: len(out)], self.samples[len(out) :]
-        weight = self.sampling.weight
-        cv2.addWeighted(first, weight, second, 1 - weight, 0, first)
+        if len(second):
+            weight = self.sampling.weight
+            cv2.addWeighted(first, weight, second, 1 - weight, 0, first)
         cv2.cvtColor(first, cv2.COLOR_BGRA2BGR, out)
 
     def _picture_for(
@@ -244,8 +244,8 @@ class TrackCanvas:
 
 
 def _places(frame_size: int, distance: float, weight: float) -> np.ndarray:
-    """Where to look for each pixel of a view: (2 * rows, columns, 2) float32, all of the first
-    samples before the second ones; window pixels to the right of the car and ahead of it.
+    """Where to look for each pixel of a view: (rows, columns, 2) float32, and as many rows again of
+    the second samples, if there are any; window pixels to the right of the car and ahead of it.
     """
     pixels = np.arange(96)[None] + 0.5
     centres = cv2.resize(pixels, (frame_size, 1), interpolation=cv2.INTER_AREA)[0]
@@ -253,7 +253,7 @@ def _places(frame_size: int, distance: float, weight: float) -> np.ndarray:
     ahead = CAMERA_Y - centres[: frame_size * 7 // 8] * stock.WINDOW_H / 96
     places = [
         np.meshgrid((centres + shift * to_shared) * stock.WINDOW_W / 96 - CAMERA_X, ahead)
-        for shift in (weight - 1, weight)
+        for shift in (weight - 1, weight)[: 1 if weight == 1 else 2]
     ]
     return np.concatenate([np.stack(xy, -1) for xy in places]).astype(np.float32)
 
