@@ -42,20 +42,25 @@ class DreamWorld:
 
     temperature: 0 takes the most likely future, 1 draws from M's own distribution, and more than
     that from a wider one.
+    dtype: of its weights and what they are multiplied with; all the rest is float32.
 
     Source: World Models, section 4.2 (a controller trained inside the dream); the mixture is chosen
     by the Gumbel-max trick (Maddison, Tarlow & Minka, A* Sampling, 2014).
     """
 
     @torch.inference_mode()
-    def __init__(self, rnn: MDNRNN, temperature: float = 1.0) -> None:
+    def __init__(
+        self, rnn: MDNRNN, temperature: float = 1.0, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.sizes, self.temperature = rnn.sizes, temperature
         from_input, from_h, input_bias, h_bias = rnn.lstm.all_weights[0]
-        self._weight = torch.cat([from_input, from_h], 1).T.contiguous()
-        self._bias = input_bias + h_bias
+        self._lstm = _layer(torch.cat([from_input, from_h], 1), input_bias + h_bias, dtype)
         heads = rnn.mixture, rnn.outcome
-        self._head_weight = torch.cat([head.weight for head in heads]).T.contiguous()
-        self._head_bias = torch.cat([head.bias for head in heads])
+        self._heads = _layer(
+            torch.cat([head.weight for head in heads]),
+            torch.cat([head.bias for head in heads]),
+            dtype,
+        )
 
     def fresh(self, count: int) -> tuple[Tensor, Tensor]:
         """h and c (N, H) of an M that has seen nothing."""
@@ -64,7 +69,7 @@ class DreamWorld:
     @torch.inference_mode()
     def remember(self, z: Tensor, action: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Take in z (N, Z) and the action (N, A) chosen on seeing it: h and c (N, H) afterwards."""
-        gates = torch.addmm(self._bias, torch.cat([z, action, h], 1), self._weight)
+        gates = _product(torch.cat([z, action, h], 1), *self._lstm)
         i, f, g, o = gates.chunk(4, 1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
@@ -73,7 +78,7 @@ class DreamWorld:
     def imagine(self, h: Tensor, luck: Luck) -> Imagined:
         """h (N, H), having taken in frame and action -> what comes of them."""
         count, sizes = len(h), (self.sizes["latent_dim"], self.sizes["mixtures"])
-        out = torch.addmm(self._head_bias, h, self._head_weight)
+        out = _product(h, *self._heads)
         *mixture, outcome = out.split([math.prod(sizes)] * 3 + [2], 1)
         logits, mean, log_sigma = (numbers.view(count, *sizes) for numbers in mixture)
         if self.temperature == 0:
@@ -85,3 +90,13 @@ class DreamWorld:
             z = mean.gather(-1, chosen).squeeze(-1)
             z = z + luck.normal * sigma * math.sqrt(self.temperature)
         return Imagined(z, outcome[:, 0], torch.sigmoid(outcome[:, 1]))
+
+
+def _layer(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """weight (out, in) and bias (out,), laid out for `_product`."""
+    return weight.T.contiguous().to(dtype), bias.to(dtype)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x (N, in) float32 -> (N, out) float32."""
+    return torch.addmm(bias, x.to(weight.dtype), weight).float()

@@ -9,6 +9,7 @@ import torch
 
 from models.controller import squash, unpack
 from models.dream import DreamWorld, Luck
+from models.inference import arithmetic
 from models.mdn_rnn import MDNRNN, sample_next
 from utils.evolution.dreaming import (
     DREAMS,
@@ -147,7 +148,8 @@ def plain_dream(rnn, dreaming, parameters, start, seed, horizon, temperature):
 
 
 @pytest.mark.parametrize("two", [False, True])
-def test_dreams_are_those_of_a_plain_loop(two):
+def test_dreams_are_those_of_a_plain_loop(two, monkeypatch):
+    monkeypatch.setenv("ARITHMETIC", "float32")
     rnn, other = tiny.networks(0)[1], tiny.networks(1)[1]
     job = dreams()
     returns = Dreamer(rnn, other if two else None, 0.9)(job)
@@ -159,6 +161,16 @@ def test_dreams_are_those_of_a_plain_loop(two):
             )
             assert returns[i, s] == pytest.approx(expected, abs=1e-4)
     assert len(np.unique(returns.round(4))) == 15  # or the comparison would say little
+
+
+@pytest.mark.skipif(arithmetic() == "float32", reason="this processor has no other arithmetic")
+def test_bfloat16_changes_no_dream_by_much(monkeypatch):
+    rnn, job = tiny.networks()[1], dreams()
+    fast = Dreamer(rnn, None, 0)(job)
+    monkeypatch.setenv("ARITHMETIC", "float32")
+    exact = Dreamer(rnn, None, 0)(job)
+    assert (fast != exact).any()
+    assert fast == pytest.approx(exact, rel=0.02, abs=0.02)
 
 
 def test_company_order_threads_and_workers_change_no_dream():
@@ -212,7 +224,8 @@ def test_luck_is_shared_by_all_candidates_and_differs_between_starts():
     assert returns[0, 0] != returns[0, 1]
 
 
-def test_rewards_after_the_likely_end_hardly_count():
+def test_rewards_after_the_likely_end_hardly_count(monkeypatch):
+    monkeypatch.setenv("ARITHMETIC", "float32")
     _, rnn = tiny.networks()
     rnn.outcome.weight.zero_()
     rnn.outcome.bias[:] = torch.tensor([2.0, math.log(0.25 / 0.75)])  # 2 points, ends with 1/4

@@ -10,7 +10,7 @@ import torch
 from benchmark.loop import Networks
 from benchmark.measuring import Effort, Figures, heading, line, speed_lines, take_turns
 from models.dream import DreamWorld, Luck
-from models.inference import ROWS
+from models.inference import ROWS, arithmetic
 from utils.evolution.dreaming import DREAMS, dream, dreaming_workers
 from utils.racing.agent import racing_workers
 from utils.racing.race import Race
@@ -76,18 +76,20 @@ def _starts(latent_dim: int) -> Starts:
 
 @torch.inference_mode()
 def _parts(networks: Networks, effort: Effort) -> Figures:
-    world, sizes = DreamWorld(networks.rnn), networks.rnn.sizes
+    dtype = getattr(torch, arithmetic())
+    world, sizes = DreamWorld(networks.rnn, dtype=dtype), networks.rnn.sizes
     z, action = torch.randn(DREAMS, sizes["latent_dim"]), torch.rand(DREAMS, 3)
     h, c = world.fresh(DREAMS)
     shape = (DREAMS, sizes["latent_dim"], sizes["mixtures"])
     luck = Luck(torch.randn(shape), torch.randn(shape[:2]))
     inputs, gates = torch.cat([z, action, h], 1), 4 * sizes["hidden"]
-    weight, heads = torch.randn(inputs.shape[1], gates), torch.randn(sizes["hidden"], 3 * 160 + 2)
+    weight = torch.randn(inputs.shape[1], gates, dtype=dtype)
+    heads = torch.randn(sizes["hidden"], 3 * 160 + 2, dtype=dtype)
     works: dict[str, Callable[[], object]] = {
         "remember: the LSTM": lambda: world.remember(z, action, h, c),
-        "  of it the matrix product": lambda: inputs @ weight,
+        "  of it the matrix product": lambda: inputs.to(dtype) @ weight,
         "imagine: mixtures, reward, end": lambda: world.imagine(h, luck),
-        "  of which its matrix product": lambda: h @ heads,
+        "  of which its matrix product": lambda: h.to(dtype) @ heads,
     }
     heading("... its parts", "us a frame")
     found = {}

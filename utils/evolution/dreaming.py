@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.controller import squash, unpack
 from models.dream import DreamWorld, Luck
+from models.inference import arithmetic
 from models.mdn_rnn import MDNRNN
 from utils.evolution.fitness import Groups
 from utils.runtime.cluster import Cluster
@@ -39,14 +40,16 @@ class Dreams(NamedTuple):
 class Dreamer:
     """The function of a `utils.runtime.workers.OneAtATime`: `Dreams` -> what they come to.
 
-    C reads the h of `rnn`, and the dream is another M's, `dreaming`, or if there is none its own.
+    C reads the h of `rnn`, and the dream is another M's, `dreaming`, or if there is none its own;
+    both in the arithmetic in which V sees, for bfloat16 is three times as fast where there is any.
     The networks always get as many rows, whether or not they are all in use, so that a result
     depends on its C, its start and its seed alone.
     """
 
     def __init__(self, rnn: MDNRNN, dreaming: MDNRNN | None, temperature: float) -> None:
-        self._world = DreamWorld(dreaming or rnn, temperature)
-        self._memory = DreamWorld(rnn) if dreaming else None
+        dtype = getattr(torch, arithmetic())
+        self._world = DreamWorld(dreaming or rnn, temperature, dtype)
+        self._memory = DreamWorld(rnn, dtype=dtype) if dreaming else None
 
     @torch.inference_mode()
     def __call__(self, dreams: Dreams) -> np.ndarray:
