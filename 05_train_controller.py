@@ -70,7 +70,6 @@ GENERATIONS = 100  # more go on from where the last run ended; 12 after an imita
 POPULATION = 144  # candidates a generation, twice as many of masters; 48 after an imitation
 TRACKS = 2  # races of each candidate, one as long as few laps are complete; 12 without duels
 REPLAYED = 1  # of them repeat tracks that went badly of late
-SCOUTED = 0  # extra new tracks that only the mean drives, to find bad ones
 LASTING = 0.8  # share of a track's record that outlasts a race there, which may have been luck
 SIGMA = 0.03  # first step size in standardised features; 0.01 wrecks an imitation, 0.002 does not
 LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tracks
@@ -212,7 +211,7 @@ def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace
         FEATURES=choice("zh", "z", "h"),
         GENERATIONS=whole(0, 1_000_000), POPULATION=whole(SMALLEST_POPULATION, 10_000),
         TRACKS=whole(1, seeds.EVOLUTION_TRACKS), REPLAYED=whole(), FITNESS=choice(*FITNESSES),
-        SCOUTED=whole(0, seeds.EVOLUTION_TRACKS), LASTING=number(0, 1), PATIENCE=whole(1),
+        LASTING=number(0, 1), PATIENCE=whole(1),
         SIGMA=number(1e-9, 10), LEAST_SIGMA=number(0, 10), MOST_SIGMA=number(1e-9, 10),
         MEAN_RATE=number(0.01, HIGHEST_RATE), SELECT_TRACKS=whole(0, len(seeds.SELECT)),
         SELECT_EVERY=whole(1), ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000),

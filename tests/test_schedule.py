@@ -10,7 +10,7 @@ from utils.evolution.schedule import plateaus, scheduled
 from utils.simulator import seeds
 
 SETTINGS = {
-    "WORLD": "track", "POPULATION": 8, "TRACKS": 3, "REPLAYED": 2, "SCOUTED": 0, "LASTING": 0.0,
+    "WORLD": "track", "POPULATION": 8, "TRACKS": 3, "REPLAYED": 2, "LASTING": 0.0,
     "PATIENCE": 100, "LEAST_SIGMA": 0.03, "MOST_SIGMA": 0.2, "MEAN_RATE": 0.5, "FITNESS": "duels",
     "MOST_DIFFERENCE": 40.0, "STARTS": 16, "HORIZON": 250, "TEMPERATURE": 1.0, "OWN": 0.3,
     "FAILING": 0.3, "BEGINNING": 0.2, "AVERAGED": 10,

@@ -29,7 +29,7 @@ N = 6
 MEAN, SD = np.array([3.0], np.float32), np.array([0.5], np.float32)  # of the one feature
 SCALE = FeatureScale(MEAN, SD)
 PLAN = {
-    "population": 8, "tracks": 3, "replayed": 0, "scouted": 0, "lasting": 0.0, "patience": 50,
+    "population": 8, "tracks": 3, "replayed": 0, "lasting": 0.0, "patience": 50,
     "least_sigma": 0.0, "most_sigma": 1e9, "mean_rate": 0.5, "fitness": "score",
     "most_difference": 40.0, "grass_cost": 0.3,
     "select_tracks": 0, "select_every": 1, "arithmetic": "float32",
@@ -174,25 +174,6 @@ def test_the_worst_tracks_are_driven_again_until_others_are_worse(tmp_path):
     assert driven(parts) == driven(whole)
 
 
-def test_bad_tracks_are_found_by_the_mean_alone(tmp_path):
-    class Rough(Hill):
-        """One track in ten goes badly."""
-
-        def _lap(self, race, chosen):
-            return Lap(race.seed, 900.0 if race.seed % 10 else -50.0, 100, 9, 300, complete=True)
-
-    search, rough = begin(tmp_path), Rough()
-    mean = plain(search.evolution.mean)
-    for _ in range(2):
-        advance(search, rough, replayed=2, scouted=20)
-    first, second = seeds.evolution(0), seeds.evolution(1)
-    scouts = rough.runs[0][3 * 8 :]
-    assert [race.seed for race in scouts] == list(first[3:23])
-    assert all(np.array_equal(race.parameters, mean) for race in scouts)
-    assert [race.seed for race in rough.runs[1][:3]] == [first[0], first[10], second[0]]
-    assert search.history[0]["mean"] == pytest.approx(1750 / 3)  # of the candidates alone
-
-
 def test_the_log_tells_of_the_new_tracks_alone_and_bad_ones_are_forgotten(tmp_path, monkeypatch):
     class Cursed(Hill):
         """The very first track goes badly, for ever."""
@@ -255,11 +236,11 @@ def test_the_distribution_takes_the_share_of_the_step_that_is_planned(tmp_path):
 def test_with_duels_every_pair_drives_tracks_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.evolution.schedule.for_beginners", lambda plan: plan)
     search, hill = begin(tmp_path), Hill()
-    plan = {"replayed": 1, "scouted": 2, "fitness": "duels"}
+    plan = {"replayed": 1, "fitness": "duels"}
     advance(search, hill, **plan)
     asked, pairs = search.evolution.ask(), search.evolution.pairs
     seen = dict(search.driven)
-    assert len(seen) == 4 * 3 + 2
+    assert len(seen) == 4 * 3
     advance(search, hill, **plan)
     races = hill.runs[1]
     driven = [[race.seed for race in races[3 * i : 3 * i + 3]] for i in range(8)]
@@ -267,9 +248,9 @@ def test_with_duels_every_pair_drives_tracks_of_its_own(tmp_path, monkeypatch):
     for first, second in pairs:
         assert driven[first] == driven[second]
         assert asked[first] + asked[second] == pytest.approx(2 * asked.mean(0))
-    new = [seed for row in driven for seed in row[1:]] + [race.seed for race in races[24:]]
+    new = [seed for row in driven for seed in row[1:]]
     assert set(new) <= set(seeds.evolution(1))
-    assert len(set(new)) == 4 * 2 + 2
+    assert len(set(new)) == 4 * 2
 
 
 def test_only_with_duels_grass_decides(tmp_path):

@@ -21,8 +21,8 @@ Remembered = list[tuple[int, float]]  # tracks of the last generations, and how 
 
 def choose_tracks(
     plan: Plan, groups: Groups, generation: int, driven: Remembered
-) -> tuple[list[list[int]], list[int]]:
-    """For every candidate the tracks that it drives, and those that the mean alone scouts.
+) -> list[list[int]]:
+    """For every candidate the tracks that it drives.
 
     Args:
         groups: the candidates of each share their tracks; no two groups share one.
@@ -35,7 +35,7 @@ def choose_tracks(
         chosen += islice(new, plan.tracks - len(chosen))
         for candidate in group:
             tracks[candidate] = chosen
-    return tracks, list(islice(new, plan.scouted))
+    return tracks
 
 
 def worst(driven: Remembered, count: int) -> list[int]:

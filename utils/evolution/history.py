@@ -16,7 +16,6 @@ COLUMNS = (
     "population",
     "tracks",  # races of each candidate
     "replayed",  # of them on tracks that were driven before; left out of mean, best and laps
-    "scouted",  # further new tracks that the mean alone drove
     "duels",  # 1 where they decided between the candidates, 0 where the mean score did
     "least_sigma",
     "most_sigma",  # as the schedule has it
@@ -40,7 +39,7 @@ COLUMNS = (
     "seconds",  # of this row
 )
 OF_BOTH = ("population", "least_sigma", "most_sigma", "mean_rate")  # settings of a plan, logged
-OF_TRACKS = (*OF_BOTH, "tracks", "scouted", "most_difference", "grass_cost")
+OF_TRACKS = (*OF_BOTH, "tracks", "most_difference", "grass_cost")
 OF_DREAMS = (*OF_BOTH, "starts", "horizon", "temperature")
 ALWAYS = ("generation", "frames", "sigma", "core_hours", "seconds")  # in every row
 

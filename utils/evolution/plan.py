@@ -19,7 +19,6 @@ class Plan:
     population: int
     tracks: int
     replayed: int
-    scouted: int
     lasting: float
     patience: int
     least_sigma: float
@@ -57,7 +56,7 @@ class Plan:
 
     def _demand_possible(self) -> None:
         paired = FITNESSES[self.fitness].paired
-        driven = self.tracks * (self.population // 2 if paired else 1) + self.scouted
+        driven = self.tracks * (self.population // 2 if paired else 1)
         for possible, sentence in (
             (self.replayed < self.tracks,
              f"REPLAYED (--replayed) must be below TRACKS, {self.tracks}: some are new."),
@@ -69,7 +68,7 @@ class Plan:
              "OWN (--own), FAILING (--failing), BEGINNING (--beginning) are shares of one whole."),
             (self.world == "dream" or driven <= seeds.EVOLUTION_TRACKS,
              f"a generation has {seeds.EVOLUTION_TRACKS} tracks, not {driven}: lower TRACKS "
-             "(--tracks) or SCOUTED (--scouted)."),
+             "(--tracks) or POPULATION (--population)."),
         ):  # fmt: skip
             if not possible:
                 raise UserError(sentence)

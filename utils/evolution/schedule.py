@@ -76,7 +76,7 @@ def for_masters(plan: Plan) -> Plan:
     Masters lose one race of a hundred, and a missed tile in a few. That is too rare for a few pairs
     to agree on and too dear to be cut off; nearer candidates would differ by less than luck does.
     """
-    most = 2 * ((seeds.EVOLUTION_TRACKS - plan.scouted) // plan.tracks)  # each pair has its own
+    most = 2 * (seeds.EVOLUTION_TRACKS // plan.tracks)  # each pair has its own
     return replace(
         plan,
         population=max(plan.population, min(2 * plan.population, most)),

@@ -49,20 +49,19 @@ class Track:
         self.workers, self._scale = workers, scale
 
     def drive(self, candidates: np.ndarray, groups: Groups, plan: Plan, search: Search) -> Driven:
-        """The candidates' races, the scouts', and now and then the mean's on selection tracks."""
+        """The candidates' races, and now and then the mean's on selection tracks."""
         generation, mean = search.evolution.generation, self._scale.plain(search.evolution.mean)
-        tracks, scouted = choose_tracks(plan, groups, generation, search.driven)
+        tracks = choose_tracks(plan, groups, generation, search.driven)
         due = generation % plan.select_every == 0 and search.measured_at != generation
-        *laps, scouts, selection = drive(
+        *laps, selection = drive(
             self.workers, f"generation {generation}",
             *(
                 [Race(track, parameters, plan.patience) for track in row]
                 for parameters, row in zip(self._scale.plain(candidates), tracks, strict=True)
             ),
-            [Race(track, mean, plan.patience) for track in scouted],
             self._selection(mean, plan if due else None),
         )  # fmt: skip
-        driven = [lap for row in (*laps, scouts) for lap in row]
+        driven = [lap for row in laps for lap in row]
         worth = FITNESSES[plan.fitness].worth
         points = np.array([[worth(lap, plan.grass_cost) for lap in row] for row in laps])
         row = of_candidates(plan, generation, laps) | of_selection(selection)
