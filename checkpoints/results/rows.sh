@@ -30,10 +30,7 @@ report $all autopilot --driver autopilot
 # C without a teacher, on the track
 python 05_train_controller.py
 report $all default
-masters="--population 288 --mean-rate 2 --least-sigma 0.015 --most-sigma 0.015 --fitness full_duels --grass-cost 0.05"
-python 05_train_controller.py $masters --generations 71
-python 05_train_controller.py $masters --generations 82 --lasting 0.8
-python 05_train_controller.py $masters --generations 124 --lasting 0.8 --most-difference 1000
+python 05_train_controller.py --generations 130
 report $all shipped
 
 # C in the dream only, with an M that learns from the agent's drives; then on the track
@@ -61,19 +58,21 @@ for home in $never_own $random_m; do
     report $home dream_of_$(basename $home)
 done
 
-# V, M and C from random and own driving alone: a first C drives what the second V and M learn from
-first=checkpoints/nobody_first nobody=checkpoints/nobody driven="--rollouts data/nobody/rollouts"
-python 01_collect_rollouts.py --autopilot-episodes 0 --random-episodes 120 $driven
-python 02_train_vae.py --epochs 2 $driven --checkpoints $first
-python 03_encode_dataset.py $driven --latents data/nobody/first --checkpoints $first
-python 04_train_mdn_rnn.py --epochs 6 $driven --latents data/nobody/first --checkpoints $first
-python 05_train_controller.py --generations 10 --checkpoints $first
-python 01_collect_rollouts.py --agent-episodes 150 --own-rollouts data/nobody/rollouts --checkpoints $first
-python 02_train_vae.py $driven --checkpoints $nobody
-python 03_encode_dataset.py $driven --latents data/nobody/latents --checkpoints $nobody
-python 04_train_mdn_rnn.py $driven --latents data/nobody/latents --checkpoints $nobody
-python 05_train_controller.py --checkpoints $nobody
-report $nobody nobody
+# V, M and C from random and own driving alone, in three rounds: what a C drives, the next V and M learn from
+before=
+for round in 1 2 3; do
+    home=checkpoints/nobody_$round driven=data/nobody/$round latents=data/nobody/${round}_latents
+    python 01_collect_rollouts.py --autopilot-episodes 0 --random-episodes 120 --rollouts $driven
+    if [ -n "$before" ]; then
+        python 01_collect_rollouts.py --agent-episodes 150 --own-rollouts $driven --checkpoints $before
+    fi
+    python 02_train_vae.py --rollouts $driven --checkpoints $home
+    python 03_encode_dataset.py --rollouts $driven --latents $latents --checkpoints $home
+    python 04_train_mdn_rnn.py --rollouts $driven --latents $latents --checkpoints $home
+    python 05_train_controller.py --generations $((10 * round * round)) --checkpoints $home
+    before=$home
+done
+report $before nobody
 
 # C with a teacher: with all of it, with half of what it reads, with an M that never learnt; and evolved further
 python 05_train_controller.py --name imitation --start imitation --generations 0
