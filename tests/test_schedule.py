@@ -98,6 +98,7 @@ def test_a_mean_that_stood_still_twice_is_a_masters():
     assert (learner.least_sigma, learner.most_sigma) == (0.03, 0.05)
     assert (master.least_sigma, master.most_sigma) == (0.05, 0.05)
     assert (learner.most_difference, master.most_difference) == (40, 1000)
+    assert (learner.lasting, master.lasting) == (0, 0.8)
 
 
 def test_a_master_stays_one_whose_grass_gets_cheaper():

@@ -18,6 +18,7 @@ GAIN = 1.0  # points, two standard errors of 200 selection tracks
 STILL = 2  # measurements of the mean without such a gain, after which it stands still
 PLATEAUS = 2  # of a mean that duels brought there, and only many races can bring further: a master
 WRECK = 1000.0  # points: what a lost race costs in the end, and no longer is chance
+LASTING = 0.8  # of a bad track's record: anybody is lucky there once
 
 
 def scheduled(plan: Plan, history: Sequence[Row], taught: bool = False, since: int = 0) -> Plan:
@@ -83,6 +84,7 @@ def for_masters(plan: Plan) -> Plan:
         mean_rate=plan.mean_rate / 2,
         least_sigma=plan.most_sigma,
         fitness="full_duels",
+        lasting=max(plan.lasting, LASTING),
         most_difference=max(plan.most_difference, WRECK),
     )
 
