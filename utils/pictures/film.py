@@ -41,7 +41,7 @@ DREAM = 448  # 64 pixels seven times
 HALF = (604, 352)  # a picture's width and height where two stand side by side
 CURVE = (532, 700)  # upper and lower edge of the curves
 RECENT, WHOLE = 250, 1000  # frames of the two curves
-REWARDS, SCORES = (-20.0, 120.0), (-100.0, 1500.0)  # what they span
+REWARDS, SCORES = (-20.0, 120.0), (-100.0, 1800.0)  # what they span
 
 # What ffmpeg makes of the frames, by the suffix of the file.
 OUTPUT = {
