@@ -54,13 +54,11 @@ def draw_car(frame: np.ndarray, steering: float, phases: list[float]) -> None:
 
     steering: the angle of the front wheels' joints; phases: how far each wheel has rolled.
     """
-    rows, columns, hull = hull_patch(len(frame))
-    layers = hull.copy()
+    rows, columns, layers = hull_patch(len(frame))
     angle = min(max(int((steering + ANGLE_LIMIT) * ANGLES_PER_RADIAN + 0.5), 0), ANGLES - 1)
-    for (wheel_rows, pictures), phase in zip(wheel_tables(len(frame)), phases, strict=True):
+    for pictures, phase in zip(wheel_tables(len(frame)), phases, strict=True):
         turned = pictures[angle % len(pictures)]  # there is but one of a rear wheel
-        part = layers[:, wheel_rows]
-        part += turned[int(phase * PHASES_PER_RADIAN + 0.5) % PHASES]
+        layers = layers + turned[int(phase * PHASES_PER_RADIAN + 0.5) % PHASES]
     lay(frame, (rows, columns, layers))
 
 
@@ -87,8 +85,8 @@ def hull_patch(frame_size: int) -> Patch:
 
 
 @functools.cache
-def wheel_tables(frame_size: int) -> list[tuple[slice, list[list[np.ndarray]]]]:
-    """What each wheel adds to some rows of the hull's patch: these rows, [angle][phase] layers."""
+def wheel_tables(frame_size: int) -> list[list[list[np.ndarray]]]:
+    """What each wheel adds to the hull's patch: [angle][phase] layers."""
     angles = np.linspace(-ANGLE_LIMIT, ANGLE_LIMIT, ANGLES)
     return [_wheel_table(frame_size, i, angles if i < 2 else [0.0]) for i in range(4)]
 
@@ -100,7 +98,7 @@ def zooming_patch(frame_size: int, zoom: float) -> Patch:
     return *_in_frame(frame_size, rows, columns), layers[:, rows, columns].copy()
 
 
-def _wheel_table(frame_size: int, number: int, angles) -> tuple[slice, list[list[np.ndarray]]]:
+def _wheel_table(frame_size: int, number: int, angles) -> list[list[np.ndarray]]:
     # Wheels are drawn below the hull. Their table holds picture(hull and wheel) - picture(hull),
     # wrapping around in uint16, so that adding it to the hull brings the covered wheel.
     patch_rows, patch_columns, hull = hull_patch(frame_size)
@@ -114,10 +112,7 @@ def _wheel_table(frame_size: int, number: int, angles) -> tuple[slice, list[list
         paints = [_draw(BLACK, FULL_ZOOM, [(number, angle, phase)]) for phase in phases]
         layers = [_layers(frame_size, paint, shine)[:, rows, columns] for paint in paints]
         table.append([picture - hull for picture in layers])
-    differences = np.array(table)
-    touched = np.flatnonzero(differences.any(axis=(0, 1, 2, 4, 5)))
-    touched_rows = slice(touched[0], touched[-1] + 1)
-    return touched_rows, [list(pictures) for pictures in differences[:, :, :, touched_rows].copy()]
+    return table
 
 
 def _picture(frame_size: int, zoom: float, wheels: list[tuple[int, float, float]]) -> np.ndarray:
