@@ -33,6 +33,7 @@ from utils.drivers.racing_line import GRIP
 from utils.evolution.own_drives import RecordedRaces, plan_drives
 from utils.evolution.search import load_search
 from utils.pictures.plots import contact_sheet, own_drives
+from utils.racing.agent import racing_workers
 from utils.racing.agreement import cluster
 from utils.racing.copilot import copilot
 from utils.runtime.command_line import (
@@ -158,8 +159,7 @@ def record_agent(s: SimpleNamespace) -> None:
     planned = plan_drives(s.OWN_ROLLOUTS, s.ENV_ID, s.AGENT_EPISODES, search, scale)
     missing = not_collected(planned)
     workers, nodes = min(s.WORKERS, -(-len(missing) // ROWS)), cluster(s.CLUSTER, s.OWN_ROLLOUTS)
-    setup = {"env_id": s.ENV_ID, "vae": vae, "rnn": rnn}
-    drive(Workers(workers, RecordedRaces, setup, slots=ROWS, cluster=nodes), missing)
+    drive(racing_workers(workers, s.ENV_ID, vae, rnn, nodes, RecordedRaces), missing)
 
 
 def not_collected(planned: Sequence[Any]) -> list[Any]:

@@ -126,14 +126,16 @@ def test_frames_close_to_stock(frame_size):
     rest, opening = frames.compare_frames(range(6), steps=110, frame_size=frame_size)
     assert rest.mismatches == []
     # Shortly after the start there is more road than later; for the rest see the campaign.
-    assert_close(rest, psnr=49, mae=0.12)
+    assert_close(rest, *((49, 0.1) if frame_size == 96 else (50, 0.12)))
     assert_close(opening, psnr=40, mae=0.5, worst=30)
 
 
 @pytest.mark.parametrize("frame_size", [96, 64])
 def test_randomized_colours_close_to_stock(frame_size):
     rest, _ = frames.compare_frames([31, 32], 90, frame_size=frame_size, domain_randomize=True)
-    assert_close(rest, psnr=47, mae=0.2)  # these colours differ more than stock's
+    assert_close(
+        rest, psnr=47 if frame_size == 96 else 48, mae=0.2
+    )  # these colours differ more than stock's
 
 
 @pytest.mark.slow

@@ -253,6 +253,22 @@ def test_with_duels_every_pair_drives_tracks_of_its_own(tmp_path, monkeypatch):
     assert len(set(new)) == 4 * 2
 
 
+def test_a_search_grows_when_it_is_a_masters_whole_or_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.evolution.schedule.PLATEAUS", 0)
+    monkeypatch.setattr("utils.evolution.schedule.is_skilled", lambda row: True)
+    plan = {"most_sigma": 0.2, "fitness": "duels"}
+    whole = begin(tmp_path / "whole")
+    advance(whole, Hill(), 3, **plan)
+    parts = begin(tmp_path / "parts")
+    advance(parts, Hill(), 2, **plan)
+    parts = resume(tmp_path / "parts")
+    advance(parts, Hill(), 1, **plan)
+    assert [row["population"] for row in whole.history] == [8, 16, 16]
+    assert [row["most_difference"] for row in whole.history] == [40, 1000, 1000]
+    assert untimed(parts.history)[-1]["mean"] == untimed(whole.history)[-1]["mean"]
+    assert np.array_equal(parts.evolution.mean, whole.evolution.mean)
+
+
 def test_only_with_duels_grass_decides(tmp_path):
     class Grassy(Hill):
         """What drives over the grass scores best."""

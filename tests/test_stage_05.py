@@ -188,6 +188,7 @@ def test_the_shipped_searches_can_be_gone_on_with(folder, name, start, sigma, fi
     search = Search.load(Files.of(str(tiny.ROOT / "checkpoints" / folder), name), 867)
     assert (search.settings["START"], search.settings["SIGMA"]) == (start, sigma)
     assert search.settings["FITNESS"] == fitness
+    assert search.settings["POPULATION"] == search.evolution.population
     assert search.evolution.ask().shape == (search.evolution.population, 867)
 
 

@@ -9,8 +9,6 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project
-
 from matplotlib.figure import Figure
 
 SUBJECTS = {  # how the names of parts begin: the first that fits

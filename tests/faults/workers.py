@@ -18,7 +18,7 @@ from faults import runs
 from faults.campaign import Campaign, Result, Row, note, outcome
 from faults.judging import ended_well, orphans
 from faults.runs import Run
-from utils.racing.agent import Races
+from utils.racing.agent import racing_workers
 from utils.racing.race import Race
 from utils.runtime.workers import DEATHS_IN_A_ROW, OneAtATime, Workers
 from utils.simulator.envs import FAST_ID
@@ -131,7 +131,7 @@ def resets(campaign: Campaign) -> Result:
     count, batch = campaign.effort.resets, max(20, campaign.effort.resets // 20)
     vae, rnn = tiny.networks()
     workers_hold, main_holds, pids = [], [], set()
-    with Workers(2, Races, {"env_id": FAST_ID, "vae": vae, "rnn": rnn}, slots=8) as workers:
+    with racing_workers(2, FAST_ID, vae, rnn) as workers:
         for first in range(0, count, batch):
             workers.run([Race(first + i, tiny.STRAIGHT_ON, patience=1) for i in range(batch)])
             now = [worker.process.pid for worker in workers._workers]

@@ -10,17 +10,15 @@ import torch
 
 from models.controller import FeatureScale
 from models.dream import DreamWorld
-from models.inference import ROWS
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 from utils.evolution.dreaming import DREAMS, Dreams, dreaming_workers
 from utils.pictures.plots import worth_of_m
-from utils.racing.agent import Races
+from utils.racing.agent import Races, racing_workers
 from utils.racing.race import Race
 from utils.runtime.cluster import Cluster
 from utils.runtime.progress import run_jobs
 from utils.runtime.timing import Clock
-from utils.runtime.workers import Workers
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 from utils.storage.artifacts import demand_writable, save_json, sweep
@@ -176,8 +174,7 @@ def drive_for_real(
     A race is followed for HORIZON frames after its last tile: what comes then is all the same.
     """
     races = [Race(seed, c, HORIZON) for c in controllers for seed in seeds.SELECT[:TRACKS]]
-    setup = {"env_id": FAST_ID, "vae": agent.vae, "rnn": agent.rnn}
-    with Workers(count, RealDrives, setup, slots=ROWS, cluster=cluster) as pool:
+    with racing_workers(count, FAST_ID, agent.vae, agent.rnn, cluster, RealDrives) as pool:
         drives = run_jobs(pool, races, "driving", "race", leave=False)
     return [drives[i : i + TRACKS] for i in range(0, len(drives), TRACKS)]
 

@@ -11,6 +11,7 @@ but it drives ROWS races in lock-step in one process, each with a C of its own, 
 a batch of frames in little more time than one; a race that ends makes room for the next at once.
 """
 
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -142,8 +143,14 @@ def drive(workers: Workers, title: str, *groups: list[Race]) -> list[list[Lap]]:
 
 
 def racing_workers(
-    count: int, env_id: str, vae: VAE, rnn: MDNRNN, cluster: Cluster | None = None, **options: Any
-) -> Workers:
-    """So many workers, each of whom drives ROWS races at once; `options` are the environment's."""
+    count: int, env_id: str, vae: VAE, rnn: MDNRNN, cluster: Cluster | None = None,
+    handler: Callable = Races, **options: Any,
+) -> Workers:  # fmt: skip
+    """So many workers, each of whom drives ROWS races at once.
+
+    Args:
+        handler: `Races`, or what drives as they do and hands back something else.
+        options: of the environment.
+    """
     setup = {"env_id": env_id, "vae": vae, "rnn": rnn, **options}
-    return Workers(count, Races, setup, slots=ROWS, cluster=cluster)
+    return Workers(count, handler, setup, slots=ROWS, cluster=cluster)

@@ -253,7 +253,7 @@ def _places(frame_size: int, distance: float, weight: float) -> np.ndarray:
     ahead = CAMERA_Y - centres[: frame_size * 7 // 8] * stock.WINDOW_H / 96
     places = [
         np.meshgrid((centres + shift * to_shared) * stock.WINDOW_W / 96 - CAMERA_X, ahead)
-        for shift in (weight - 1, weight)[: 1 if weight == 1 else 2]
+        for shift in ((weight - 1, weight) if weight < 1 else (0.0,))
     ]
     return np.concatenate([np.stack(xy, -1) for xy in places]).astype(np.float32)
 
