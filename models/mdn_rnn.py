@@ -121,21 +121,6 @@ def mixture_nll(prediction: Prediction, z: Tensor) -> Tensor:
     return -torch.logsumexp(log_pi + log_normal, -1)
 
 
-def sample_next(prediction: Prediction, temperature: float = 1.0) -> Tensor:
-    """Draw z[t + 1] (B, T, Z); temperature 0 takes the mean of the most likely mixture.
-
-    Source: World Models, equation in section 4 (the temperature divides the mixtures' logits and
-    multiplies their variance).
-    """
-    log_pi, mean, log_sigma, *_ = prediction
-    if temperature == 0:
-        chosen = log_pi.argmax(-1, keepdim=True)
-        return mean.gather(-1, chosen).squeeze(-1)
-    chosen = torch.distributions.Categorical(logits=log_pi / temperature).sample().unsqueeze(-1)
-    mean, log_sigma = (x.gather(-1, chosen).squeeze(-1) for x in (mean, log_sigma))
-    return mean + torch.randn_like(mean) * log_sigma.exp() * math.sqrt(temperature)
-
-
 def expected_next(prediction: Prediction) -> Tensor:
     """The mean of the mixture, (B, T, Z): M's single best guess at what comes next."""
     return (prediction.log_pi.exp() * prediction.mean).sum(-1)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from models.controller import squash, unpack
 from models.dream import DreamWorld, Luck
 from models.inference import arithmetic
-from models.mdn_rnn import MDNRNN, sample_next
+from models.mdn_rnn import MDNRNN
 from utils.evolution.dreaming import (
     DREAMS,
     LOST,
@@ -105,13 +106,17 @@ def test_the_world_moves_as_m_predicts(temperature):
         z = imagined.z
 
 
-def test_what_the_world_draws_is_distributed_as_m_s_own_samples():
+def test_what_the_world_draws_is_distributed_as_the_mixture():
+    """The temperature divides the mixtures' logits and multiplies their variance."""
     torch.manual_seed(0)
     rnn = MDNRNN(Z, hidden=8, mixtures=K).requires_grad_(False)
     rnn.mixture.weight *= 8  # so that the mixtures differ
     h = torch.randn(1, 8).expand(100_000, 8)
     found = DreamWorld(rnn, 1.3).imagine(h, lucky(100_000)).z
-    wanted = sample_next(rnn.predict(h.unsqueeze(1)), 1.3)[:, 0]
+    log_pi, mean, log_sigma, *_ = rnn.predict(h.unsqueeze(1))
+    wanted = MixtureSameFamily(
+        Categorical(logits=log_pi / 1.3), Normal(mean, log_sigma.exp() * 1.3**0.5)
+    ).sample()[:, 0]
     for dimension in range(Z):  # Kolmogorov and Smirnov's distance of the two samples
         both = torch.cat([found[:, dimension], wanted[:, dimension]]).argsort() < len(found)
         share = torch.where(both, 1.0, -1.0).cumsum(0) / len(found)

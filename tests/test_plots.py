@@ -255,7 +255,7 @@ def test_the_learning_curve_draws_every_column_as_what_it_is(tmp_path, figures):
     def points(name):
         return [[row["frames"], row[name]] for row in rows if name in row]
 
-    assert lines["best candidate, on its few tracks"] == points("best")
+    assert lines["luckiest candidate, on its few tracks"] == points("best")
     assert lines["mean of candidates"] == points("mean")
     assert lines["their centre, on selection tracks (± sd)"] == points("select_mean")
     assert drawn(sigma) == points("sigma")

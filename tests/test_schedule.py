@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from utils.evolution.plan import Plan
-from utils.evolution.schedule import plateaus, scheduled
+from utils.evolution.schedule import plateaus, regular, scheduled
 from utils.simulator import seeds
 
 SETTINGS = {
@@ -149,10 +149,33 @@ def test_a_last_measurement_of_the_mean_says_nothing_about_its_candidates():
     assert scheduled(plan(), [{"plan": 0, "select_mean": 600.0, "laps": 0.9}]).tracks == 3
 
 
-def test_where_a_search_was_stopped_changes_nothing_about_how_it_goes_on():
-    stopped = {"plan": 0, "generation": 6, "select_mean": 900.0}
-    assert scheduled(plan(), [*skilled(900, 900), stopped]).most_sigma == 0.1
-    assert scheduled(plan(), [*skilled(900, 900), stopped | {"generation": 8}]).most_sigma == 0.05
+def rows_of(whole, stop=None):
+    """The history of a search that measures every fourth mean, stopped once before generation
+    `stop`: its mean is measured there, and not again."""
+    rows = []
+    for generation, score in enumerate(whole):
+        row = {"plan": 0, "generation": generation, "mean": 1.0, "candidate_laps": 0.05}
+        of_mean = {"select_mean": score, "laps": 0.95 if score > 899 else 0.1}
+        if generation == stop:
+            rows.append({"plan": 0, "generation": generation, **of_mean})
+        rows.append(row | of_mean if generation % 4 == 0 and generation != stop else row)
+    return rows
+
+
+def plans(rows):
+    """By which each generation of that history is run."""
+    for i, row in enumerate(rows):
+        if "mean" in row:
+            yield scheduled(plan(), regular(rows[:i], row["generation"], 4))
+
+
+@pytest.mark.parametrize("stop", range(30))
+def test_where_a_search_was_stopped_changes_nothing_about_how_it_goes_on(stop):
+    whole = [700] * 6 + [905 - 0.01 * generation for generation in range(24)]
+    wanted = list(plans(rows_of(whole)))
+    assert wanted[0].tracks == 1
+    assert {wanted[i].fitness for i in (24, -1)} == {"duels", "full_duels"}
+    assert list(plans(rows_of(whole, stop))) == wanted
 
 
 def test_nothing_else_changes_and_nothing_at_all_in_the_dream():

@@ -28,9 +28,6 @@ def scheduled(plan: Plan, history: Sequence[Row], taught: bool = False, since: i
         taught: C was no beginner when the search began.
         since: the number of the plan by which widest sigma and price of grass were last set by
             hand; rows under earlier plans do not lower them.
-
-    Wherever a search was stopped, its mean was measured once more; that measurement does not count,
-    or one run in two halves would be another than a whole one.
     """
     if plan.world == "dream":
         return plan
@@ -38,9 +35,8 @@ def scheduled(plan: Plan, history: Sequence[Row], taught: bool = False, since: i
     if learnt is None:
         return for_beginners(plan)
     later = [row for row in history[learnt:] if row.get("plan", 0) >= since]
-    regular = [row for row in later if "mean" in row or row["generation"] % plan.select_every == 0]
     once = learnt > 0 and history[learnt - 1].get("plan", 0) >= since
-    passed = plateaus(regular)
+    passed = plateaus(later)
     is_master = plan.fitness == "duels" and passed >= PLATEAUS
     narrowed = plan.most_sigma * 0.5 ** (once + (PLATEAUS - 1 if is_master else passed))
     now = replace(
@@ -49,6 +45,19 @@ def scheduled(plan: Plan, history: Sequence[Row], taught: bool = False, since: i
         grass_cost=plan.grass_cost * 0.5 ** (once + passed),
     )
     return for_masters(now) if is_master else now
+
+
+def regular(history: Sequence[Row], generation: int, select_every: int) -> list[Row]:
+    """The rows that a search has when this generation begins, had it never been stopped.
+
+    Where one is stopped its mean is measured once more, in a row without candidates. That counts
+    where a measurement was due, as soon as the generation is over of which it would be a part.
+    """
+    return [
+        row for row in history
+        if "mean" in row
+        or (row["generation"] < generation and row["generation"] % select_every == 0)
+    ]  # fmt: skip
 
 
 def is_skilled(row: Row) -> bool:

@@ -14,7 +14,7 @@ from utils.evolution.cma_es import Evolution
 from utils.evolution.curriculum import Remembered
 from utils.evolution.history import ALWAYS, COLUMNS, Row, status
 from utils.evolution.plan import Plan
-from utils.evolution.schedule import scheduled
+from utils.evolution.schedule import regular, scheduled
 from utils.pictures.plots import dream_curve, learning_curve
 from utils.racing.race import Lap
 from utils.runtime.errors import UserError
@@ -193,7 +193,8 @@ class Search:
     def scheduled(self, plan: Plan) -> Plan:
         """This plan as the history has it now."""
         taught = self.made_from.get("START") == "imitation"
-        return scheduled(plan, self.history, taught, self.since("MOST_SIGMA", "GRASS_COST"))
+        history = regular(self.history, self.evolution.generation, plan.select_every)
+        return scheduled(plan, history, taught, self.since("MOST_SIGMA", "GRASS_COST"))
 
     def update_average(self, span: int) -> np.ndarray:
         """Take the latest mean into the average of about the last `span`; returns that average.

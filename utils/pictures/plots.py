@@ -15,6 +15,7 @@ os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
 
 import numpy as np
 from matplotlib import rc_context, rcParamsDefault
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -32,6 +33,7 @@ HIGHEST = 960  # score on a learning curve; no driver gets there
 WORST = 5  # laps on one map
 MOMENTS = 12  # frames of a race on a contact sheet
 GAP = 4  # pixels between two frames
+LEAST_CHANCE = 1e-5  # of the end in a frame that a picture shows
 
 OUR_STYLE = rc_context(rcParamsDefault)  # whatever the machine's matplotlibrc asks for
 
@@ -50,7 +52,10 @@ PAPER = (
 # episodes of training): frames, score. Dropout's Dream Land (Wellmer & Kwok, 2021; 5,120 episodes
 # of another driver): the C with the best dream, and the best of 23 that were tried on the track.
 DREAMER = ((2.4e5, 800.0), (4.9e5, 904.0))
-DREAM_LAND = ((625.0, "Dropout's Dream Land, the best dream"), (789.0, "its best on the track"))
+DREAM_LAND = (
+    (625.0, "Dropout's Dream Land, chosen in the dream"),
+    (789.0, "Dropout's Dream Land, best of 23 on the track"),
+)
 
 
 @OUR_STYLE
@@ -185,7 +190,9 @@ def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Non
     score.plot(*zip(*DREAMER, strict=True), "D", color=GREY, ms=5, label="DreamerV3")
     if any("mean" in row for row in rows):  # none before the first generation
         best, mean = _column(rows, "best"), _column(rows, "mean")
-        _line(score, frames, best, ORANGE, "best candidate, on its few tracks", lw=0.8, alpha=0.6)
+        _line(
+            score, frames, best, ORANGE, "luckiest candidate, on its few tracks", lw=0.8, alpha=0.6
+        )
         _line(score, frames, mean, BLUE, "mean of candidates", lw=1.0, alpha=0.5)
     if any("select_mean" in row for row in rows):
         chosen, spread = _column(rows, "select_mean"), _column(rows, "select_sd")
@@ -200,7 +207,7 @@ def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Non
     missing = (lambda y: -np.log(np.maximum(1000 - y, 1)), lambda t: 1000 - np.exp(-t))
     score.set_yscale("function", functions=missing)
     score.set_yticks((0, 300, 500, 700, 800, 850, 900, 925, 950))
-    score.set_ylabel("score", color=INK)
+    score.set_ylabel("score (stretched towards 1000)", color=INK)
     score.margins(y=0.08)  # room for the lowest label
     score.set_ylim(top=HIGHEST)
     score.legend(frameon=False, fontsize=9, loc="lower right")
@@ -241,6 +248,7 @@ def dream_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> None:
     search.set_ylabel("sigma", color=ORANGE)
     search.set_ylim(bottom=0)
     search.set_xlabel("frames dreamt", color=INK)
+    search.xaxis.set_major_formatter("{x:,.0f}")
     for axes in (returns, search):
         _tidy(axes)
     _save(figure, path)
@@ -272,8 +280,9 @@ def own_drives(path: str | Path, drives: Sequence[Mapping[str, Any]]) -> None:
         axes.axhline(level, color=GREY, lw=1, ls=":")
         axes.annotate(name, (1, level), (-4, 3), xycoords=("axes fraction", "data"),
                       textcoords="offset points", ha="right", fontsize=7.5, color=GREY)  # fmt: skip
-    axes.plot(*zip(*DREAMER, strict=True), "s", color=GREY, ms=5, label="DreamerV3")
+    axes.plot(*zip(*DREAMER, strict=True), "D", color=GREY, ms=5, label="DreamerV3")
     axes.set_xlabel("real frames that the agent has driven", color=INK)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylabel("score", color=INK)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     _tidy(axes)
@@ -305,12 +314,18 @@ def worth_of_m(path: str | Path, report: Mapping[str, Any]) -> None:
     ahead.set_ylim(bottom=0)
     ahead.legend(frameon=False, fontsize=8)
 
-    for row in report["returns"]["controllers"]:
-        x, y = row["real"], row["dreamt"]
-        returns.errorbar(
-            x["mean"], y["mean"], y["standard_error"] or 0, x["standard_error"] or 0, "o", ms=4,
-            color=ORANGE if row["sigma"] == 0 else BLUE, lw=0.8,
-        )  # fmt: skip
+    rows = report["returns"]["controllers"]
+    for label, colour, chosen in (
+        ("C with noise", BLUE, [row for row in rows if row["sigma"]]),
+        ("zeros", GREY, [row for row in rows if row["sigma"] is None]),
+        ("C", ORANGE, [row for row in rows if row["sigma"] == 0]),
+    ):
+        (x, xerr), (y, yerr) = (
+            zip(*((row[of]["mean"], row[of]["standard_error"] or 0) for row in chosen), strict=True)
+            for of in ("real", "dreamt")
+        )
+        returns.errorbar(x, y, yerr, xerr, "o", ms=4, color=colour, lw=0.8, label=label)
+    returns.legend(frameon=False, fontsize=8)
     low, high = (f(*returns.get_xlim(), *returns.get_ylim()) for f in (min, max))
     returns.set(xlim=(low, high), ylim=(low, high))
     _diagonal(returns)
@@ -318,14 +333,16 @@ def worth_of_m(path: str | Path, report: Mapping[str, Any]) -> None:
     returns.set_xlabel(f"points in {horizon} real frames", color=INK, fontsize=9)
     returns.set_ylabel("points in as many dreamt ones", color=INK, fontsize=9)
 
-    seen = [row for row in report["end"] if row["ends"]]
+    seen = [row for row in report["end"] if row["ends"]]  # a logarithm has no place for none
     end.plot([row["predicted"] for row in seen], [row["ended"] for row in seen], "o", color=BLUE)
-    end.set_xscale("log")
-    end.set_yscale("log")
+    end.set(xscale="log", yscale="log", xlim=(LEAST_CHANCE, 1), ylim=(LEAST_CHANCE, 1))
     _diagonal(end)
     end.set_xlabel("predicted chance of the end", color=INK, fontsize=9)
     end.set_ylabel("how often it came", color=INK, fontsize=9)
-    for axes in (ahead, returns, end):
+    for axes, title in (
+        (ahead, "How far M sees ahead"), (returns, "What dreams promise"), (end, "When it ends"),
+    ):  # fmt: skip
+        axes.set_title(title, loc="left", fontsize=10, color=INK)
         _tidy(axes)
     _save(figure, path)
 
@@ -341,17 +358,20 @@ def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
     if not laps:
         raise ValueError("a map of the worst laps needs at least one lap")
     worst = sorted(laps, key=lambda lap: lap["score"])[:WORST]
-    figure = Figure(figsize=(3.3 * len(worst), 3.8), layout="constrained")
+    figure = Figure(figsize=(3.3 * len(worst), 4.1), layout="constrained")
     maps = figure.subplots(1, len(worst), squeeze=False, sharex=True, sharey=True).flat
+    marks: dict[str, Artist] = {}
     for axes, lap in zip(maps, worst, strict=True):
         track, driven = np.asarray(lap["track"], float), np.asarray(lap["positions"], float)
         if track.ndim != 2 or track.shape[1] != 2 or driven.shape[1:] != (2,) or not len(driven):
             raise ValueError(f"track {track.shape} and path {driven.shape} are no lists of points")
         axes.fill(*_road(track).T, color=ROAD, lw=0)
         axes.plot(*driven.T, color=BLUE, lw=1.3)
-        axes.plot(*driven[0], "o", color=BLUE, ms=5)
+        start = axes.plot(*driven[0], "o", color=BLUE, ms=5)
+        marks["start, counter-clockwise"] = start[0]
         for tile in lap["missed"][:1]:
-            axes.plot(*track[tile], "x", color=ORANGE, ms=11, mew=3)
+            missed = axes.plot(*track[tile], "x", color=ORANGE, ms=11, mew=3)
+            marks["the first tile that was missed"] = missed[0]
         axes.set_aspect("equal")
         axes.set_axis_off()
         axes.set_title(f"track {lap['seed']}: {lap['score']:.1f}", color=INK, fontsize=11)
@@ -359,10 +379,9 @@ def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
             0.5, 0, f"{lap['tiles']} of {lap['total_tiles']} tiles, {lap['frames']} frames",
             transform=axes.transAxes, ha="center", va="top", fontsize=9, color=GREY,
         )  # fmt: skip
-    figure.supxlabel(
-        "\N{BLACK CIRCLE} start    \N{MULTIPLICATION X} the first tile that was missed",
-        fontsize=10, color=INK,
-    )  # fmt: skip
+    figure.legend(
+        marks.values(), marks, loc="outside lower center", ncols=2, frameon=False, fontsize=10
+    )
     _save(figure, path)
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.mdn_rnn import MDNRNN, sample_next
+from models.dream import DreamWorld
+from models.mdn_rnn import MDNRNN
 from models.vae import VAE, decoded
 from utils.pictures.film import FPS, dream_frame, write_video
+from utils.world_model.foresight import dream_on
 from utils.world_model.latents import Encoded
 
 WATCHED = 50  # frames of the real drive that M sees: the first second
@@ -28,18 +30,20 @@ def dream(
     """Latents of the drive as M imagines them, (T, Z).
 
     Args:
-        mu: (>= watched, Z) what V saw; action: (T, 3) what was done in the real drive.
-        watched: frames after which M sees only its own dream.
+        mu: (>= T, Z) what V saw; action: (T, 3) what was done in the real drive.
+        watched: frames, at most T, after which M sees only its own dream.
     """
-    seen = torch.from_numpy(np.array(mu))
-    actions = torch.from_numpy(np.array(action))
-    z, state, latents = seen[0], None, []
-    for t in range(len(actions)):
-        latents.append(z)
-        prediction, state = rnn(z.view(1, 1, -1), actions[t].view(1, 1, -1), state)
-        imagined = sample_next(prediction, temperature)[0, 0]
-        z = seen[t + 1] if t + 1 < watched else imagined
-    return torch.stack(latents).numpy()
+    world, seen, actions = (
+        DreamWorld(rnn, temperature),
+        torch.from_numpy(mu),
+        torch.from_numpy(action),
+    )
+    h, c = world.fresh(1)
+    for t in range(watched - 1):
+        h, c = world.remember(seen[t : t + 1], actions[t : t + 1], h, c)
+    last, rest = seen[watched - 1 : watched], actions[None, watched - 1 : -1]
+    dreamt = dream_on(world, last, h, c, rest, np.random.default_rng(0))
+    return np.concatenate([mu[:watched], dreamt[0].numpy()])
 
 
 def holds_for(errors: np.ndarray, still: np.ndarray) -> int:
@@ -69,8 +73,7 @@ def dream_film(
     _, best = max(episodes, key=lambda e: (e[0].get("driver") == "autopilot", e[1].reward.sum()))
     frames = min(len(best.action), WATCHED + DREAMED)
     mu, action = best.mu[: frames + 1], best.action[:frames]
-    torch.manual_seed(0)
-    imagined = dream(rnn, mu, action, WATCHED, temperature)
+    imagined = dream(rnn, mu, action, min(WATCHED, frames), temperature)
     real, dreamt = decoded(vae, mu[:frames]), decoded(vae, imagined)
     last = real[WATCHED - 1 : WATCHED]  # empty where the drive is that short
     errors, still = _error(dreamt[WATCHED:], real[WATCHED:]), _error(last, real[WATCHED:])

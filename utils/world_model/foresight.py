@@ -70,12 +70,12 @@ def dream_on(
     world: DreamWorld, z: Tensor, h: Tensor, c: Tensor, actions: Tensor, rng: np.random.Generator
 ) -> Tensor:
     """z (N, Z), memory h and c (N, H), actions (N, T, A) -> z as M dreams them, (N, T, Z)."""
-    count, dreamt = len(z), []
-    for action in actions.unbind(1):
+    dreamt = torch.empty(*actions.shape[:2], z.shape[-1])
+    for t, action in enumerate(actions.unbind(1)):
         h, c = world.remember(z, action, h, c)
-        z = world.imagine(h, Luck.draw(rng, count, world.sizes)).z
-        dreamt.append(z)
-    return torch.stack(dreamt, 1)
+        z = world.imagine(h, Luck.draw(rng, len(z), world.sizes)).z
+        dreamt[:, t] = z
+    return dreamt
 
 
 @torch.inference_mode()
