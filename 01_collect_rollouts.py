@@ -40,10 +40,10 @@ from utils.runtime.command_line import (
     address,
     choice,
     folder,
-    following,
     number,
     processes,
     settings,
+    stage_command,
     whole,
     word,
 )
@@ -102,13 +102,14 @@ def main(argv: list[str] | None = None) -> None:
     if s.AGENT_EPISODES and s.KEYBOARD_EPISODES:
         raise UserError("either the agent drives (--agent-episodes) or you (--keyboard-episodes).")
     directory = s.OWN_ROLLOUTS if s.AGENT_EPISODES else s.ROLLOUTS
-    log, picture = (directory.rstrip("/") + suffix for suffix in (".csv", ".png"))
+    itself = Path(directory) if Path(directory).name else Path.cwd()
+    log, picture = (itself.with_name(itself.name + suffix) for suffix in (".csv", ".png"))
     curve = Path(s.CHECKPOINTS) / "own_drives.png"
     demand_writable(
-        {Path(directory, "*.npz"): "rollout", Path(log): "log by seed", Path(picture): "picture"}
+        {Path(directory, "*.npz"): "rollout", log: "log by seed", picture: "picture"}
         | ({curve: "picture"} if s.AGENT_EPISODES else {})
     )
-    sweep(Path(log).parent, Path(log).stem)
+    sweep(log.parent, log.stem)
     if s.AGENT_EPISODES:
         record_agent(s)
     elif s.KEYBOARD_EPISODES:
@@ -126,13 +127,13 @@ def main(argv: list[str] | None = None) -> None:
     samples = [load_rollout(path)[1].obs for path in paths[:: max(1, len(paths) // 8)][:8]]
     contact_sheet(picture, samples)
     if s.AGENT_EPISODES:
-        own_drives(curve, [header for header in headers if header["driver"] == "agent"])
-    said = following("02_train_vae", rollouts=directory)
+        own_drives(curve, [header for header in headers if header.get("driver") == "agent"])
+    said = stage_command("02_train_vae", rollouts=directory)
     if s.AGENT_EPISODES:
-        beside = str(Path(directory).with_name("latents"))
+        beside = itself.with_name("latents")
         places = {"latents": beside, "checkpoints": s.CHECKPOINTS}
-        said = following("03_encode_dataset", rollouts=directory, **places)
-    print(f"{len(paths)} episodes in {directory}; {said}")
+        said = stage_command("03_encode_dataset", rollouts=directory, **places)
+    print(f"{len(paths)} episodes in {directory}; next: {said}")
 
 
 def record_others(s: SimpleNamespace) -> None:
@@ -167,6 +168,8 @@ def not_collected(planned: Sequence[Any]) -> list[Any]:
     missing = [assignment for assignment in planned if not is_collected(assignment)]
     if len(missing) < len(planned):
         print(f"{len(planned) - len(missing)} of {len(planned)} episodes are there already")
+    if stale := sum(Path(assignment.path).exists() for assignment in missing):
+        print(f"{stale} were made with other settings, and are driven again with these")
     return missing
 
 

@@ -23,7 +23,15 @@ from tqdm import tqdm
 from models.inference import arithmetic
 from models.vae import VAE, to_frames
 from utils.pictures.plots import reconstructions
-from utils.runtime.command_line import folder, following, number, processes, seed, settings, whole
+from utils.runtime.command_line import (
+    folder,
+    number,
+    processes,
+    seed,
+    settings,
+    stage_command,
+    whole,
+)
 from utils.runtime.cores import cores
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import save_network, vae_path
@@ -48,7 +56,7 @@ CHECKPOINTS = "checkpoints"  # where V goes
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        LATENT_DIM=whole(1, 1024), EPOCHS=whole(1), BATCH=whole(1), LEARNING_RATE=number(0, 1),
+        LATENT_DIM=whole(1, 1024), EPOCHS=whole(1), BATCH=whole(1), LEARNING_RATE=number(1e-9, 1),
         KL_TOLERANCE=number(0), POOL=whole(1), SEED=seed(), WORKERS=processes(),
         THREADS=processes(1), ROLLOUTS=folder(), CHECKPOINTS=folder(),
     )  # fmt: skip
@@ -93,8 +101,8 @@ def main(argv: list[str] | None = None) -> None:
     save_network(target, "V", vae, made_from, frames_picture)
     _picture(vae, validation, frames_picture)
     training.finish()
-    said = following("03_encode_dataset", rollouts=s.ROLLOUTS, checkpoints=s.CHECKPOINTS)
-    print(f"{target} saved; {said}")
+    said = stage_command("03_encode_dataset", rollouts=s.ROLLOUTS, checkpoints=s.CHECKPOINTS)
+    print(f"{target} saved; next: {said}")
 
 
 def _loss(vae: VAE, frames: np.ndarray, tolerance: float) -> tuple[Tensor, dict[str, Tensor]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.pictures.plots import latent_distributions
-from utils.runtime.command_line import folder, following, processes, settings
+from utils.runtime.command_line import folder, processes, settings, stage_command
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.progress import run_jobs
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
             "belong together (--rollouts, --latents), or delete it."
         )
     for path in sorted(there - wanted):
-        path.unlink()
+        path.unlink(missing_ok=True)
         print(f"{path} removed: its rollout is gone")
 
     missing = [job for job in jobs if not is_encoded(job)]
@@ -75,8 +75,8 @@ def main(argv: list[str] | None = None) -> None:
     latent_distributions(picture, mu, logvar)
     own = all(path.name.startswith("agent_") for path in paths)
     read = {"drives": str(len(paths)), "own_latents": s.LATENTS} if own else {"latents": s.LATENTS}
-    said = following("04_train_mdn_rnn", **read, checkpoints=s.CHECKPOINTS)
-    print(f"{len(paths)} episodes in {s.LATENTS}; {said}")
+    said = stage_command("04_train_mdn_rnn", **read, checkpoints=s.CHECKPOINTS)
+    print(f"{len(paths)} episodes in {s.LATENTS}; next: {said}")
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ from models.mdn_rnn import MDNRNN
 from models.vae import sample
 from utils.runtime.command_line import (
     folder,
-    following,
     number,
     processes,
     seed,
     settings,
+    stage_command,
     whole,
 )
 from utils.runtime.cores import cores
@@ -85,10 +85,10 @@ def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
         HIDDEN=whole(1, 8192), MIXTURES=whole(1, 100), EPOCHS=whole(), NOISE=number(0, 1),
-        BATCH=whole(1), LENGTH=whole(1), LEARNING_RATE=number(0, 1), CLIP=number(0),
+        BATCH=whole(1), LENGTH=whole(1), LEARNING_RATE=number(1e-9, 1), CLIP=number(1e-9),
         TEMPERATURE=number(0, HOTTEST), SEED=seed(), WORKERS=processes(), THREADS=processes(1),
         DRIVES=whole(), OWN_EPOCHS=whole(1), OWN_LENGTH=whole(1), OLD=whole(), EARLIER=whole(),
-        OWN_RATE=number(0, 1), LATENTS=folder(), OWN_LATENTS=folder(), ROLLOUTS=folder(),
+        OWN_RATE=number(1e-9, 1), LATENTS=folder(), OWN_LATENTS=folder(), ROLLOUTS=folder(),
         CHECKPOINTS=folder(),
     )  # fmt: skip
     if s.DRIVES:
@@ -134,8 +134,8 @@ def main(argv: list[str] | None = None) -> None:
     save_network(target, "M", rnn, made_from, film, *([] if training.history else training.curves))
     if dream_film(film, vae, rnn, encoded[::20], s.TEMPERATURE):
         training.finish()  # and if not, the next run makes the film alone
-    said = following("05_train_controller", checkpoints=s.CHECKPOINTS)
-    print(f"{target} saved; {said}")
+    said = stage_command("05_train_controller", checkpoints=s.CHECKPOINTS)
+    print(f"{target} saved; next: {said}")
 
 
 def go_on(s: SimpleNamespace) -> None:
@@ -184,10 +184,10 @@ def go_on(s: SimpleNamespace) -> None:
     fit(rnn, training, train, validation, s, s.OWN_RATE, s.OWN_LENGTH)
     save_network(target, "M", rnn, made_from, history=training.history)
     training.finish()
-    said = following(
+    said = stage_command(
         "05_train_controller", world="dream", own_latents=s.OWN_LATENTS, checkpoints=s.CHECKPOINTS
     )
-    print(f"{target} knows {s.DRIVES} drives of the agent; {said}")
+    print(f"{target} knows {s.DRIVES} drives of the agent; next: {said}")
 
 
 def fit(

@@ -33,23 +33,24 @@ import numpy as np
 
 from models.controller import FeatureScale, parameter_count
 from utils.evolution.cma_es import HIGHEST_RATE, SMALLEST_POPULATION, Evolution
-from utils.evolution.dreaming import DREAMS
+from utils.evolution.dreaming import DREAMS, dreaming_workers
 from utils.evolution.fitness import FITNESSES
 from utils.evolution.history import of_selection
 from utils.evolution.imitation import imitate
 from utils.evolution.plan import Plan
 from utils.evolution.search import Files, Search, found_at
-from utils.evolution.worlds import Track, World, in_the_dream, on_the_track
+from utils.evolution.worlds import Dream, Track, World
+from utils.racing.agent import racing_workers
 from utils.racing.agreement import cluster
 from utils.runtime.command_line import (
     address,
     choice,
     folder,
-    following,
     number,
     processes,
     seed,
     settings,
+    stage_command,
     whole,
     word,
 )
@@ -134,6 +135,8 @@ def main(argv: list[str] | None = None) -> None:
     sweep(rounds)
     if search:
         print(search.follow(plan, made_from, globals(), files))
+        if search.evolution.generation >= s.GENERATIONS:
+            print(f"GENERATIONS (--generations) asks for {s.GENERATIONS}: no more to evolve")
     elif plan.world == "dream" and s.START == "imitation":
         raise UserError(
             "START (--start) must be zeros in the dream; an imitation needs real races."
@@ -141,13 +144,14 @@ def main(argv: list[str] | None = None) -> None:
 
     scale, nodes = FeatureScale.of(rnn, s.FEATURES), cluster(s.CLUSTER)
     if plan.world == "dream":
-        dreaming, header = load_second_rnn(s.CHECKPOINTS, *networks.values())
+        dreaming, header = load_second_rnn(s.CHECKPOINTS, networks["vae"], networks["rnn"])
         known = header["made_from"].get("drives", 0)
         moments = Moments.of(s.LATENTS, s.OWN_LATENTS, known, s.CHECKPOINTS, vae_header)
-        opened = in_the_dream(rnn, dreaming, moments, plan.temperature, scale, s.WORKERS, nodes)
+        workers = dreaming_workers(s.WORKERS, rnn, dreaming, plan.temperature, nodes)
+        world: World = Dream(workers, scale, moments)
     else:
-        opened = on_the_track(s.ENV_ID, vae, rnn, scale, s.WORKERS, nodes)
-    with opened as world:
+        world = Track(racing_workers(s.WORKERS, s.ENV_ID, vae, rnn, nodes), scale)
+    with world.workers:
         if not search:
             start, spent = np.zeros(count), {"frames": 0, "core_hours": 0.0}
             if s.START == "imitation":
@@ -161,18 +165,15 @@ def main(argv: list[str] | None = None) -> None:
             plans = [{"generation": 0, **plan.settings()}]
             search = Search(evolution, scale.plain(start), made_from, spent, found_at(0), plans)
         search.save(files)
-        evolve(search, plan, world, scale, s.GENERATIONS, files)
-        if isinstance(world, Track):
-            measure(search, search.scheduled(plan), world, scale, files)
-    said = following("06_evaluate", controller=s.NAME, checkpoints=s.CHECKPOINTS)
-    print(f"{search.summary(files)}; {said}")
+        evolve(search, plan, world, s.GENERATIONS, files)
+        measure(search, search.scheduled(plan), world, files)
+    said = stage_command("06_evaluate", controller=s.NAME, checkpoints=s.CHECKPOINTS)
+    print(f"{search.summary(files)}; next: {said}")
 
 
-def evolve(
-    search: Search, plan: Plan, world: World, scale: FeatureScale, generations: int, files: Files
-) -> None:
+def evolve(search: Search, plan: Plan, world: World, generations: int, files: Files) -> None:
     """CMA-ES: ask for candidates, let them drive, judge them, tell the outcome, keep the best."""
-    clock = Clock(search.evolution.generation, generations)
+    scale, clock = world.scale, Clock(search.evolution.generation, generations)
     while (generation := search.evolution.generation) < generations:
         meter, now = Meter(world.workers), search.scheduled(plan)
         evolution = search.evolution = search.evolution.resized(now.population)
@@ -193,12 +194,14 @@ def evolve(
         print(f"{said}{world.workers.where}, {clock.left(generation + 1)} left", flush=True)
 
 
-def measure(search: Search, plan: Plan, track: Track, scale: FeatureScale, files: Files) -> None:
+def measure(search: Search, plan: Plan, world: World, files: Files) -> None:
     """Measure the last mean on the selection tracks, too; it is kept if it is the best."""
-    if not plan.select_tracks or search.measured_at == search.evolution.generation:
+    if search.measured_at == search.evolution.generation:
         return
-    meter, mean = Meter(track.workers), scale.plain(search.evolution.mean)
-    laps = track.measure(mean, plan)
+    meter, mean = Meter(world.workers), world.scale.plain(search.evolution.mean)
+    laps = world.measure(mean, plan)
+    if not laps:
+        return
     search.take_selection(mean, laps)
     print(search.note(search.evolution.generation, laps, meter, of_selection(laps)))
     search.save(files)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from utils.drivers.registry import DRIVERS
 from utils.evolution.worth import measure_m, said_of_m
@@ -134,6 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     looks = {"look_every": s.LOOK_EVERY, "blind": s.BLIND}
     races = [Race(seed, parameters, trace=not dreams, **looks) for seed in seeds]
 
+    torch.set_num_threads(1)  # as in a worker: several add up in another order
     with _workers(s, agent) as workers:
         meter = Meter(workers)
         laps = run_jobs(workers, races, "racing", "race")
@@ -153,12 +155,12 @@ def main(argv: list[str] | None = None) -> None:
     if agent:
         dream_page(page, s, agent)
     if agent and filmed:
-        best = max(laps, key=lambda lap: lap.score)
+        race, best = max(zip(races, laps, strict=True), key=lambda driven: driven[1].score)
         try:
             if dreams:
-                made = film_dream(shown, _options(s), agent, best, **looks)
+                made = film_dream(shown, _options(s), agent, race, best)
             else:
-                made = film(shown, moving, s.ENV_ID, agent, best, **looks)
+                made = film(shown, moving, s.ENV_ID, agent, race, best)
         except (OSError, UserError) as error:
             raise UserError(f"no film: {error} The scores are safe in {report}.") from error
         if made:

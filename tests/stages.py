@@ -1,10 +1,12 @@
 """The stages on small settings, and what their tests look at."""
 
+import csv
+
 import cv2
 import imageio.v3 as imageio
 import tiny
 
-from utils.storage.artifacts import load_arrays, save_arrays
+from utils.storage.artifacts import load_arrays, load_json, save_arrays
 from utils.storage.networks import (
     load_rnn,
     load_vae,
@@ -35,6 +37,20 @@ def contents(folder):
     """Every file below a folder, by name."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def read_log(path):
+    """The rows of a CSV log; an empty cell is left out."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            {key: float(value) for key, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+
+
+def load_report(path):
+    """A report, as plain values."""
+    return load_json(path, "report")
 
 
 def picture(path):

@@ -209,7 +209,49 @@ def test_a_missing_file_is_said_to_be_looked_for_elsewhere_than_in_the_project(
     assert f"cd {artifacts.ROOT}" in str(error.value)
     monkeypatch.chdir(artifacts.ROOT)
     with pytest.raises(UserError, match=r"x\.pt \(the C\) is missing; run .*05.*--name x\.$"):
-        artifacts.load_tensors("x.pt", "C")
+        artifacts.load_tensors("checkpoints/x.pt", "C")
+
+
+@pytest.mark.parametrize(("path", "kind", "command"), [
+    ("data/rollouts/x.npz", "rollout", "python 01_collect_rollouts.py"),
+    ("data/rollouts", "rollout", "python 01_collect_rollouts.py"),
+    ("mine/x.npz", "rollout", "python 01_collect_rollouts.py --rollouts mine"),
+    ("checkpoints/vae.pt", "V", "python 02_train_vae.py"),
+    ("my runs/vae.pt", "V", "python 02_train_vae.py --checkpoints 'my runs'"),
+    ("a/b", "latents", "python 03_encode_dataset.py --latents a/b"),
+    ("a/mdn_rnn.pt", "M", "python 04_train_mdn_rnn.py --checkpoints a"),
+    ("a/starts.npz", "starts", "python 04_train_mdn_rnn.py --checkpoints a"),
+    ("checkpoints/controller.pt", "C", "python 05_train_controller.py"),
+    ("checkpoints/controller2.pt", "C", "python 05_train_controller.py --name controller2"),
+    ("a/x_evolution.npz", "evolution", "python 05_train_controller.py --name x --checkpoints a"),
+    ("data/imitation/x/round_003.npz", "imitation round", "python 05_train_controller.py --name x"),
+    ("checkpoints/results/latest.json", "report", "python 06_evaluate.py"),
+    ("a/results/latest2.json", "report", "python 06_evaluate.py --name latest2 --checkpoints a"),
+    ("a/vae_training.pt", "training state", "the same command again"),
+])  # fmt: skip
+def test_a_missing_file_is_made_by_the_command_that_writes_it_there(path, kind, command):
+    assert artifacts.remedy(path, kind, missing=True) == f"run {command}"
+
+
+def test_an_unsound_file_is_deleted_first_where_its_stage_would_not_replace_it():
+    assert artifacts.remedy("a/vae.pt", "V").startswith("run python 02")
+    assert artifacts.remedy("a/x.npz", "latents").startswith("delete it and run python 03")
+    assert artifacts.remedy("data/imitation/x/round_003.npz", "imitation round") == "delete it"
+
+
+def test_a_header_may_grow_as_long_as_a_search_does(tmp_path):
+    rows = [{"generation": i, "mean": i / 7} for i in range(400_000)]
+    artifacts.save_arrays(tmp_path / "x.npz", "evolution", arrays(), history=rows)
+    assert artifacts.load_header(tmp_path / "x.npz", "evolution")["history"][-1] == rows[-1]
+
+
+def test_what_another_process_removes_meanwhile_stands_in_nobodys_way(tmp_path, monkeypatch):
+    path = tmp_path / "x.npz"
+    artifacts.save_arrays(path, "rollout", arrays())
+    monkeypatch.setattr(artifacts, "files", lambda folder: [path])
+    path.unlink()
+    artifacts.demand_writable({tmp_path / "*.npz": "latents"})
+    assert artifacts.kind_of(path) == ""
 
 
 @pytest.mark.parametrize("shortage", [

@@ -9,9 +9,9 @@ from utils.runtime.command_line import (
     choice,
     film_name,
     folder,
-    following,
     number,
     settings,
+    stage_command,
     whole,
     word,
 )
@@ -51,6 +51,7 @@ def test_constants_are_the_defaults_and_flags_override_them():
         (["--folder", __file__], "FOLDER .*no file may stand in its place"),
         (["--folder", __file__ + "/below"], "FOLDER"),
         (["--name", "../x"], "NAME .*plain name"),
+        (["--name", "x" * 101], "NAME .*at most 100"),
         (["--epoch", "1"], "unrecognized"),
         (["stray"], "unrecognized"),
         (["--epochs"], "expected one argument"),
@@ -115,7 +116,9 @@ def test_run_turns_errors_into_a_sentence_and_a_status(tmp_path, body, status, s
 
 
 def test_the_next_command_says_what_is_not_as_usual():
-    assert following("06_evaluate", checkpoints="checkpoints") == "next: python 06_evaluate.py"
-    said = following("04_train_mdn_rnn", drives="32", own_latents="my latents", checkpoints="a/b")
+    assert stage_command("06_evaluate", checkpoints="checkpoints") == "python 06_evaluate.py"
+    said = stage_command(
+        "04_train_mdn_rnn", drives="32", own_latents="my latents", checkpoints="a/b"
+    )
     flags = "--drives 32 --own-latents 'my latents' --checkpoints a/b"
-    assert said == f"next: python 04_train_mdn_rnn.py {flags}"
+    assert said == f"python 04_train_mdn_rnn.py {flags}"

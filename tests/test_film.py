@@ -10,7 +10,6 @@ from utils.pictures import film
 from utils.pictures.film import (
     dream_frame,
     dreaming_frame,
-    driving_frame,
     race_frame,
     write_video,
 )
@@ -297,14 +296,9 @@ def test_the_longest_numbers_fit():
 
 
 def test_frames_do_not_share_their_pixels():
-    race = plain((100, 200, 100), 400, 600)
     full = np.array([1, 1, 1], np.float32)
     for first, second in (
         (lambda: a_race_frame(), lambda: a_race_frame(score=900.0, action=full)),
-        (
-            lambda: driving_frame(race, FORWARD, 1.0, 1, 1, 300),
-            lambda: driving_frame(race, full, 900.0, 999, 250, 300),
-        ),
         (
             lambda: dream_frame(plain(9), plain(9), 1, FORWARD, 50, "2 s", (1.5, 2.5)),
             lambda: dream_frame(plain(90), plain(90), 99, full, 50, "2 s", (3.5, 4.5)),
@@ -315,13 +309,6 @@ def test_frames_do_not_share_their_pixels():
         second()
         assert (frame == before).all()
         assert (first() == before).all()
-
-
-def test_the_driving_frame_is_the_left_part_of_the_race_frame():
-    race = plain((100, 200, 100), 400, 600)
-    left = driving_frame(race, FORWARD, 12.5, 10, 7, 300)
-    assert left.shape == (720, 1064, 3)
-    assert (a_race_frame()[:, :1064] == left).all()
 
 
 def test_a_dream_frame_watches_then_dreams():

@@ -64,6 +64,13 @@ def git(folder, *words):
     return done.stdout.strip()
 
 
+@pytest.fixture(autouse=True)
+def _a_new_run():
+    commit.cache_clear()
+    yield
+    commit.cache_clear()
+
+
 @pytest.fixture
 def inside_another_repository(tmp_path, monkeypatch):
     """This project's root, unpacked in a folder of another one's."""
@@ -80,6 +87,7 @@ def inside_another_repository(tmp_path, monkeypatch):
 def test_the_commit_of_another_repository_is_not_ours(inside_another_repository):
     assert commit() == "unknown"
     git(inside_another_repository, "init", "-q")
+    commit.cache_clear()
     assert commit() == "unknown"
 
 
@@ -91,6 +99,8 @@ def test_our_own_commit_is_told_and_whether_the_code_differs(inside_another_repo
     head = git(root, "rev-parse", "--short=12", "HEAD")
     assert commit() == head
     (root / "x.py").write_text("changed")
+    assert commit() == head, "what is changed later is not what runs"
+    commit.cache_clear()
     assert commit() == f"{head} with changes"
 
 

@@ -1,6 +1,7 @@
 """The evolution of C: what drives where, what is kept, and a killed run that loses nothing."""
 
 import importlib
+import itertools
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import threading
 import numpy as np
 import pytest
 import tiny
+from stages import read_log
 
 from models.controller import FeatureScale
 from utils.evolution.cma_es import Evolution
@@ -23,7 +25,6 @@ from utils.runtime.errors import UserError
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID, MAX_FRAMES
 from utils.storage.artifacts import load_arrays, load_header, load_tensors, save_arrays
-from utils.storage.logs import read_log
 
 N = 6
 MEAN, SD = np.array([3.0], np.float32), np.array([0.5], np.float32)  # of the one feature
@@ -103,12 +104,12 @@ def placed(search, files):
 def advance(search, workers, generations=1, **changed):
     until = search.evolution.generation + generations
     plan = Plan(**PLAN | changed)
-    STAGE.evolve(search, plan, Track(workers, SCALE), SCALE, until, search.files)
+    STAGE.evolve(search, plan, Track(workers, SCALE), until, search.files)
 
 
 def measure(search, workers, select_tracks=4):
     plan = Plan(**PLAN | {"select_tracks": select_tracks})
-    STAGE.measure(search, plan, Track(workers, SCALE), SCALE, search.files)
+    STAGE.measure(search, plan, Track(workers, SCALE), search.files)
 
 
 def untimed(history):
@@ -266,6 +267,26 @@ def test_a_search_grows_when_it_is_a_masters_whole_or_in_parts(tmp_path, monkeyp
     assert [row["population"] for row in whole.history] == [8, 16, 16]
     assert [row["most_difference"] for row in whole.history] == [40, 1000, 1000]
     assert untimed(parts.history)[-1]["mean"] == untimed(whole.history)[-1]["mean"]
+    assert np.array_equal(parts.evolution.mean, whole.evolution.mean)
+
+
+@pytest.mark.parametrize("stop", range(1, 8))
+def test_a_plateau_narrows_a_stopped_search_when_it_narrows_a_whole_one(
+    tmp_path, monkeypatch, stop
+):
+    monkeypatch.setattr("utils.evolution.schedule.is_skilled", lambda row: True)
+    plan = {"most_sigma": 0.2, "fitness": "duels", "select_tracks": 2, "select_every": 2}
+    flat = itertools.repeat(900.0)
+    whole, parts = begin(tmp_path / "whole"), begin(tmp_path / "parts")
+    advance(whole, Hill(flat), 8, **plan)
+    advance(parts, Hill(flat), stop, **plan)
+    measure(parts, Hill(flat), select_tracks=2)
+    parts = resume(tmp_path / "parts")
+    advance(parts, Hill(flat), 8 - stop, **plan)
+    widest = [[row["most_sigma"] for row in s.history if "mean" in row] for s in (whole, parts)]
+    assert widest[0][0] == 0.2
+    assert widest[0][-1] < 0.1
+    assert widest[0] == widest[1]
     assert np.array_equal(parts.evolution.mean, whole.evolution.mean)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stages import load_report
 
 from utils.racing.agent import Races
-from utils.racing.evaluation import load_report
 from utils.racing.race import Race
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID

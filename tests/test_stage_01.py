@@ -13,6 +13,7 @@ from stages import (
     contents,
     expect_the_end,
     picture,
+    read_log,
     replace_m,
 )
 
@@ -23,7 +24,6 @@ from utils.racing.race import Race
 from utils.runtime.errors import UserError
 from utils.simulator.envs import DREAM_ID, FAST_ID, make_env, shrink
 from utils.storage.artifacts import fingerprint, load_arrays, load_header, save_arrays
-from utils.storage.logs import read_log
 from utils.storage.networks import load_agent, rnn_path
 from utils.world_model.episodes import load_rollout
 
@@ -208,8 +208,11 @@ def test_01_takes_no_drives_of_another_search_for_its_own(project, what, setting
     changed = rest[what] if what == "made_from" else rest[what][0]
     changed[setting] = 7
     save_arrays(search, "evolution", arrays, **rest)
-    assert "already" not in tiny.stage(1, **flags, controller="other")
-    after = load_header(path, "rollout")["settings"]
+    with pytest.raises(UserError, match=r"agent_2000000\.npz was driven in another search"):
+        tiny.stage(1, **flags, controller="other")
+    assert load_header(path, "rollout")["settings"] == before
+    tiny.stage(1, **flags, controller="other", own_rollouts="data/other")
+    after = load_header(project / "data/other" / path.name, "rollout")["settings"]
     assert after["search"] != before["search"]
 
 

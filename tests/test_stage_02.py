@@ -5,11 +5,10 @@ import shutil
 import pytest
 import tiny
 import torch
-from stages import EPISODES, FLAGS, contents, picture
+from stages import EPISODES, FLAGS, contents, picture, read_log
 
 from models.vae import VAE
 from utils.runtime.errors import UserError
-from utils.storage.logs import read_log
 from utils.storage.networks import (
     load_vae,
 )

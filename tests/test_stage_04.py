@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from stages import DREAMED, EPISODES, FLAGS, contents, film_frames, picture, unmarked
+from stages import DREAMED, EPISODES, FLAGS, contents, film_frames, picture, read_log, unmarked
 
 from models.inference import ROWS, Memory
 from models.mdn_rnn import MDNRNN
 from utils.runtime.errors import UserError
 from utils.simulator.envs import DREAM_ID
 from utils.storage.artifacts import load_arrays, load_tensors, save_arrays, save_tensors
-from utils.storage.logs import read_log
 from utils.storage.networks import dreaming_path, load_dreaming, load_rnn, load_vae, rnn_path
 from utils.world_model.episodes import save_rollout
 from utils.world_model.latents import load_latents

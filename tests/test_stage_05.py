@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tiny
-from stages import FLAGS, IMITATION, contents, picture
+from stages import FLAGS, IMITATION, contents, picture, read_log
 
 from models.controller import FeatureScale, unpack
 from models.inference import arithmetic
@@ -18,7 +18,6 @@ from utils.runtime.errors import UserError
 from utils.simulator import seeds
 from utils.simulator.envs import DREAM_ID, FAST_ID, STOCK_ID, make_env
 from utils.storage.artifacts import load_arrays, load_header, save_arrays
-from utils.storage.logs import read_log
 from utils.storage.networks import (
     dreaming_path,
     load_agent,
@@ -164,19 +163,13 @@ def test_05_notices_that_v_computes_in_another_precision(project, planned, monke
     assert [plan["ARITHMETIC"] for plan in header["plans"]] == [arithmetic(), "another"]
 
 
-def test_05_goes_on_from_a_state_that_does_not_know_its_plan(project, planned):
-    """As those of older versions do not; from then on it does."""
+def test_05_refuses_a_state_that_does_not_know_its_plan(project):
     path = project / "checkpoints" / "controller_evolution.npz"
     header, arrays = load_arrays(path, "evolution")
-    for name in "kind", "fingerprint", "plans":
-        del header[name]
-    save_arrays(path, "evolution", arrays, **header)
-    said = tiny.stage(5, **TWO, workers=0, generations=3)
-    assert "a plan that was not recorded to WORLD track, POPULATION 8, " in said
-    assert "FITNESS duels" in said
-    assert (planned[0].fitness, planned[0].population) == ("duels", 8)
-    (plan,) = load_header(path, "evolution")["plans"]
-    assert (plan["generation"], plan["FITNESS"]) == (2, "duels")
+    del header["kind"], header["fingerprint"]
+    save_arrays(path, "evolution", arrays, **header | {"plans": []})
+    with pytest.raises(UserError, match="does not say by which plan"):
+        tiny.stage(5, **TWO, workers=0, generations=3)
 
 
 @pytest.mark.parametrize(("folder", "name", "start", "sigma", "fitness"), [

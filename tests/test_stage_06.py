@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import tiny
 from stages import (
     expect_the_end,
     film_frames,
+    load_report,
     picture,
 )
 
 from utils.racing import evaluation
-from utils.racing.evaluation import END_FRAMES, load_report
+from utils.racing.evaluation import END_FRAMES
+from utils.racing.race import Race
 from utils.runtime.errors import UserError
 from utils.runtime.workers import Workers
 from utils.simulator.envs import DREAM_ID, FAST_ID, STOCK_ID, make_env
@@ -191,7 +194,8 @@ def test_the_film_of_a_dream_shows_both_worlds_and_rests_at_its_end(soon_over, m
     monkeypatch.setattr(evaluation, "END_FRAMES", 3)
     agent, wanted = load_agent("checkpoints", "straight_on"), dreamt_return(4)
     lap = evaluation.Lap(4, wanted["score"], wanted["frames"], 0, 0, False)
-    assert evaluation.film_dream("x.mp4", {}, agent, lap) == wanted["frames"] + 3
+    race = Race(4, agent.parameters)
+    assert evaluation.film_dream("x.mp4", {}, agent, race, lap) == wanted["frames"] + 3
     dream, real = make_env(DREAM_ID, "rgb_array"), make_env(FAST_ID)
     dream.reset(seed=4)
     real.reset(seed=4)
@@ -207,7 +211,7 @@ def test_the_film_of_a_dream_shows_both_worlds_and_rests_at_its_end(soon_over, m
     assert picture.shape == (400, 600, 3)
     assert (sum(dreamt), sum(driven)) == (pytest.approx(sums[0]), pytest.approx(sums[1]))
     with pytest.raises(UserError, match=r"dream 4 scored .* instead of 5\.0"):
-        evaluation.film_dream("x.mp4", {}, agent, evaluation.Lap(4, 5.0, 9, 0, 0, False))
+        evaluation.film_dream("x.mp4", {}, agent, race, replace(lap, score=5.0))
 
 
 def test_06_lets_random_actions_into_the_dream_and_no_autopilot(soon_over):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from stages import read_log
 
 from models.mdn_rnn import MDNRNN
 from utils.runtime.errors import UserError
 from utils.storage.artifacts import load_tensors, save_tensors
-from utils.storage.logs import read_log
 from utils.storage.networks import load_vae, save_network
 from utils.world_model import dream, latents, training
 from utils.world_model.latents import load_latents

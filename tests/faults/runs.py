@@ -18,9 +18,9 @@ from typing import Any
 
 import tiny
 import torch
+from stages import read_log
 
 from utils.storage.artifacts import HEADER, load_arrays
-from utils.storage.logs import read_log
 
 FAULTY = tiny.ROOT / "tests" / "faults" / "faulty.py"
 NO_CHANGE: Mapping[str, str] = MappingProxyType({})

@@ -53,7 +53,7 @@ class Search:
     made_from: dict[str, Any]  # V, M and the settings that no generation may change
     spent: dict[str, float]  # frames and core_hours before the first row of the history
     found: dict[str, Any]  # the generation whose mean `best` is, and the command that found it
-    plans: list[dict[str, Any]] = field(default_factory=list)  # each from its generation on
+    plans: list[dict[str, Any]]  # each from its generation on
     best_score: float | None = None  # its mean on the selection seeds
     best_tracks: int | None = None  # so many of them
     measured_at: int | None = None  # generation of the last measurement
@@ -95,6 +95,8 @@ class Search:
         if shapes != {(parameters,)} or self.best.dtype != np.float32:
             raise ValueError(f"its C does not have {parameters} numbers of single precision")
         self.made_from.keys()
+        if not self.plans:
+            raise ValueError("it does not say by which plan it was run")
         for value in self._numbers():
             if type(value) not in (int, float) or not math.isfinite(value):
                 raise TypeError(f"{value!r} is no number")
@@ -120,7 +122,7 @@ class Search:
     @property
     def settings(self) -> dict[str, Any]:
         """What it was last run with, by the names of stage 05's constants."""
-        latest = {**self.made_from, **(self.plans[-1] if self.plans else {})}
+        latest = {**self.made_from, **self.plans[-1]}
         return {name: value for name, value in latest.items() if name.isupper()}
 
     def follow(
@@ -158,9 +160,6 @@ class Search:
             if before.get(k) == now[k] != constants.get(k, now[k])
         ]  # fmt: skip
         changed = [f"{k} from {before.get(k)} to {now[k]}" for k in now if before.get(k) != now[k]]
-        if not self.plans:  # of an older version
-            taken = [f"{k} {v}" for k, v in plan.settings().items()]
-            changed = [f"a plan that was not recorded to {', '.join(taken)}"]
         if changed:
             ended = [plan for plan in self.plans if plan["generation"] < generation]
             self.plans = [*ended, {"generation": generation, **plan.settings()}]

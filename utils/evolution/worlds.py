@@ -1,23 +1,19 @@
 """Where candidates drive: on the track, or in what M dreams."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from models.controller import FeatureScale
-from models.mdn_rnn import MDNRNN
-from models.vae import VAE
 from utils.evolution.curriculum import Remembered, choose_tracks, remembered
-from utils.evolution.dreaming import dream, dreaming_workers
+from utils.evolution.dreaming import dream
 from utils.evolution.fitness import FITNESSES, Groups
 from utils.evolution.history import Row, of_candidates, of_dreams, of_selection
 from utils.evolution.plan import Plan
 from utils.evolution.search import Search
-from utils.racing.agent import drive, racing_workers
+from utils.racing.agent import drive
 from utils.racing.race import Lap, Race
-from utils.runtime.cluster import Cluster
 from utils.runtime.workers import Workers
 from utils.simulator import seeds
 from utils.world_model.starts import Moments
@@ -34,32 +30,36 @@ class Driven(NamedTuple):
 
 
 class World(Protocol):
-    """A place where candidates drive."""
+    """A place where candidates drive; they are for features that `scale` has standardised."""
 
     workers: Workers
+    scale: FeatureScale
 
     def drive(self, candidates: np.ndarray, groups: Groups, plan: Plan, search: Search) -> Driven:
-        """Let the candidates (N, 867), for standardised features, drive as the plan has it."""
+        """Let the candidates (N, 867) drive as the plan has it."""
+
+    def measure(self, mean: np.ndarray, plan: Plan) -> list[Lap]:
+        """The races of a mean, for plain features, on the selection tracks, if there are any."""
 
 
 class Track:
     """Real races: every group of candidates on tracks of its own, new ones and known bad ones."""
 
     def __init__(self, workers: Workers, scale: FeatureScale) -> None:
-        self.workers, self._scale = workers, scale
+        self.workers, self.scale = workers, scale
 
     def drive(self, candidates: np.ndarray, groups: Groups, plan: Plan, search: Search) -> Driven:
         """The candidates' races, and now and then the mean's on selection tracks."""
-        generation, mean = search.evolution.generation, self._scale.plain(search.evolution.mean)
+        generation, mean = search.evolution.generation, self.scale.plain(search.evolution.mean)
         tracks = choose_tracks(plan, groups, generation, search.driven)
         due = generation % plan.select_every == 0 and search.measured_at != generation
         *laps, selection = drive(
             self.workers, f"generation {generation}",
             *(
                 [Race(track, parameters, plan.patience) for track in row]
-                for parameters, row in zip(self._scale.plain(candidates), tracks, strict=True)
+                for parameters, row in zip(self.scale.plain(candidates), tracks, strict=True)
             ),
-            self._selection(mean, plan if due else None),
+            self._selection(mean, plan.select_tracks if due else 0),
         )  # fmt: skip
         driven = [lap for row in laps for lap in row]
         worth = FITNESSES[plan.fitness].worth
@@ -70,19 +70,19 @@ class Track:
 
     def measure(self, mean: np.ndarray, plan: Plan) -> list[Lap]:
         """The races of a mean, for plain features, on the selection tracks."""
-        (laps,) = drive(self.workers, "selection", self._selection(mean, plan))
+        (laps,) = drive(self.workers, "selection", self._selection(mean, plan.select_tracks))
         return laps
 
     @staticmethod
-    def _selection(mean: np.ndarray, plan: Plan | None) -> list[Race]:
-        return [Race(track, mean) for track in seeds.SELECT[: plan.select_tracks if plan else 0]]
+    def _selection(mean: np.ndarray, count: int) -> list[Race]:
+        return [Race(track, mean) for track in seeds.SELECT[:count]]
 
 
 class Dream:
     """M's dreams: every group of candidates from real moments of its own, with luck of its own."""
 
     def __init__(self, workers: Workers, scale: FeatureScale, moments: Moments) -> None:
-        self.workers, self._scale, self._moments = workers, scale, moments
+        self.workers, self.scale, self._moments = workers, scale, moments
 
     def drive(self, candidates: np.ndarray, groups: Groups, plan: Plan, search: Search) -> Driven:
         """The candidates' dreams; nothing is really driven."""
@@ -91,25 +91,10 @@ class Dream:
         starts = self._moments.choose(
             np.random.default_rng(choice), count, plan.own, plan.failing, plan.beginning
         )
-        parameters = self._scale.plain(candidates)
+        parameters = self.scale.plain(candidates)
         points = dream(self.workers, parameters, groups, starts, luck, plan.horizon)
         return Driven(points, of_dreams(plan, points, search.dreamt), search.driven)
 
-
-@contextmanager
-def on_the_track(
-    env_id: str, vae: VAE, rnn: MDNRNN, scale: FeatureScale, workers: int, cluster: Cluster | None
-) -> Iterator[Track]:
-    """A track with so many workers."""
-    with racing_workers(workers, env_id, vae, rnn, cluster) as pool:
-        yield Track(pool, scale)
-
-
-@contextmanager
-def in_the_dream(
-    rnn: MDNRNN, dreaming: MDNRNN | None, moments: Moments, temperature: float,
-    scale: FeatureScale, workers: int, cluster: Cluster | None,
-) -> Iterator[Dream]:  # fmt: skip
-    """The dream of `dreaming`, or where there is none of `rnn`, whose h C reads in any case."""
-    with dreaming_workers(workers, rnn, dreaming, temperature, cluster) as pool:
-        yield Dream(pool, scale, moments)
+    def measure(self, mean: np.ndarray, plan: Plan) -> list[Lap]:
+        """None: no real race has a say in what is best here."""
+        return []

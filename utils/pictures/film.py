@@ -157,7 +157,9 @@ def race_frame(
     tiles: int,
     total_tiles: int,
 ) -> np.ndarray:
-    """The race as it is driven, beside what the agent sees, keeps and expects.
+    """The race over its score, time and controls, beside what the agent sees, keeps and expects.
+
+    Stock's black bar is cut off, because what it shows is shown here.
 
     Args:
         race: (H, W, 3) uint8, what `env.render()` gives.
@@ -173,29 +175,6 @@ def race_frame(
         (720, 1280, 3) uint8.
     """
     canvas = _race_template().copy()
-    left = driving_frame(race, action, score, frame_number, tiles, total_tiles)
-    canvas[:, : DRIVING[0]] = left
-    for row, image in enumerate((seen, reconstruction, expected)):
-        paste(canvas, image, DRIVING[0], _thumbnail_top(row), THUMBNAIL, THUMBNAIL)
-    return canvas
-
-
-def driving_frame(
-    race: np.ndarray,
-    action: np.ndarray,
-    score: float,
-    frame_number: int,
-    tiles: int,
-    total_tiles: int,
-) -> np.ndarray:
-    """The race over its score, time and controls; arguments as in `race_frame`.
-
-    Stock's black bar is cut off, because what it shows is shown here.
-
-    Returns:
-        (720, 1064, 3) uint8.
-    """
-    canvas = _driving_template().copy()
     above_bar = as_image(race, "the race")[: len(race) * 7 // 8]
     paste(canvas, above_bar, MARGIN, MARGIN, *RACE, cv2.INTER_LINEAR)
     visited = f"{tiles}" if total_tiles else "-"  # in a dream there are none
@@ -205,6 +184,8 @@ def driving_frame(
     if total_tiles:
         write(canvas, f" / {total_tiles}", end, 690, 18, MUTED)
     controls(canvas, action, right=MARGIN + RACE[0], y=684, widths=(190, 120, 120))
+    for row, image in enumerate((seen, reconstruction, expected)):
+        paste(canvas, image, DRIVING[0], _thumbnail_top(row), THUMBNAIL, THUMBNAIL)
     return canvas
 
 
@@ -293,16 +274,10 @@ _READINGS = (("SCORE", MARGIN), ("TIME", 160), ("FRAME", 300), ("TILES", 410))
 
 
 @lru_cache(maxsize=1)
-def _driving_template() -> np.ndarray:
-    canvas = np.full((DRIVING[1], DRIVING[0], 3), GROUND, np.uint8)
-    for name, left in _READINGS:
-        write(canvas, name, left, 652, 13, MUTED, 500)
-    return canvas
-
-
-@lru_cache(maxsize=1)
 def _race_template() -> np.ndarray:
     canvas = np.full((DRIVING[1], DRIVING[0] + THUMBNAIL + MARGIN, 3), GROUND, np.uint8)
+    for name, left in _READINGS:
+        write(canvas, name, left, 652, 13, MUTED, 500)
     captions = (("V sees", TEXT), ("V redraws", BLUE), ("M expects next", VIOLET))
     for row, (caption, colour) in enumerate(captions):
         write(canvas, caption, DRIVING[0], _thumbnail_top(row) - 10, 17, colour, 500)

@@ -22,7 +22,8 @@ import torch
 from models.controller import squash, unpack
 from models.inference import ROWS, Encoder, Memory
 from models.mdn_rnn import MDNRNN, expected_next
-from models.vae import VAE
+from models.vae import VAE, decoded
+from utils.pictures.cockpit import Thoughts
 from utils.racing.race import Environment, Lap, Race, RunningRace
 from utils.runtime.cluster import Cluster
 from utils.runtime.progress import run_jobs
@@ -38,7 +39,7 @@ class Agent:
     def __init__(self, vae: VAE, rnn: MDNRNN) -> None:
         self._encoder = Encoder(vae)
         self._memory = Memory(rnn)
-        self._rnn = rnn
+        self._vae, self._rnn = vae, rnn
         self.frames = np.zeros((ROWS, 64, 64, 3), np.uint8)  # what each car sees
         width = vae.sizes["latent_dim"] + rnn.sizes["hidden"]
         self.features = np.zeros((ROWS, width), np.float32)  # [z, h]
@@ -84,10 +85,14 @@ class Agent:
         """Let M take in what was seen and what was done."""
         self._memory.remember(self._z, torch.from_numpy(actions))
 
-    @property
-    def h(self) -> torch.Tensor:
-        """M's hidden state after the last `remember`, (ROWS, H)."""
-        return self._memory.h
+    @torch.inference_mode()
+    def thoughts(self, row: int) -> Thoughts:
+        """What it makes of the frame in `row`, and what it expects by what M remembers now."""
+        prediction = self._rnn.predict(self._memory.h[row].view(1, 1, -1))
+        z = self.features[row, : self._z.shape[1]]
+        both = np.stack([z, expected_next(prediction)[0, 0].numpy()])
+        redrawn, expected = decoded(self._vae, both)
+        return Thoughts(redrawn, expected, float(prediction.reward))
 
 
 class Races:

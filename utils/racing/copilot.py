@@ -1,11 +1,8 @@
 """The agent beside a person who drives: it watches all the time, and takes the wheel when asked."""
 
 import numpy as np
-import torch
 
 from models.inference import ROWS
-from models.mdn_rnn import expected_next
-from models.vae import decoded
 from utils.drivers.keyboard import Copilot, Nobody
 from utils.pictures.cockpit import Thoughts
 from utils.racing.agent import Agent
@@ -22,7 +19,6 @@ class AgentBeside:
     why_not = ""
 
     def __init__(self, trained: TrainedAgent) -> None:
-        self._vae, self._rnn = trained.vae, trained.rnn
         self._parameters = trained.parameters
         self._agent = Agent(trained.vae, trained.rnn)
         self._actions = np.zeros((ROWS, 3), np.float32)  # only the first race exists
@@ -36,15 +32,9 @@ class AgentBeside:
         self._agent.frames[0] = frame
         return self._agent.decide()[0]
 
-    @torch.inference_mode()
     def thoughts(self) -> Thoughts:
         """What it makes of the frame that it saw last."""
-        prediction = self._rnn.predict(self._agent.h[:1].unsqueeze(0))
-        z = self._agent.features[0, : self._vae.sizes["latent_dim"]]
-        redrawn, expected = decoded(
-            self._vae, np.stack([z, expected_next(prediction)[0, 0].numpy()])
-        )
-        return Thoughts(redrawn, expected, float(prediction.reward))
+        return self._agent.thoughts(0)
 
     def remember(self, action: np.ndarray) -> None:
         """What was done on seeing it, (3,) float32."""

@@ -5,16 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from models.mdn_rnn import expected_next
-from models.vae import decoded
 from utils.pictures.film import dreaming_frame, race_frame, write_video
-from utils.racing.agent import Races
-from utils.racing.race import Lap, Race
+from utils.racing.agent import Agent, Races
+from utils.racing.race import Lap, Race, RunningRace
 from utils.runtime.errors import UserError
 from utils.simulator.envs import DREAM_ID, FAST_ID
-from utils.storage.artifacts import load_json, save_json
+from utils.storage.artifacts import save_json
 from utils.storage.networks import TrainedAgent
 from utils.storage.provenance import provenance
 
@@ -80,19 +77,39 @@ def _episode(lap: Lap) -> dict[str, Any]:
     return came_to | ({} if lap.dreamt else of_the_track)
 
 
-def load_report(path: Path) -> dict[str, Any]:
-    """Read a report back."""
-    return load_json(path, "report")
+class Scene(NamedTuple):
+    """A frame of a race before a camera."""
+
+    shown: tuple  # what `RunningRace.view` showed before it
+    seen: np.ndarray  # (64, 64, 3) uint8, what the agent saw then
+    agent: Agent  # and the race, after the frame
+    running: RunningRace
+    rewards: list[float]  # up to this frame's
+    lap: Lap | None  # with the last one
+
+
+def scenes(env_id: str, trained: TrainedAgent, race: Race, **options: Any) -> Iterator[Scene]:
+    """Drive a race frame by frame; `options` are those of the environment."""
+    races = Races(env_id, trained.vae, trained.rnn, render_mode="rgb_array", **options)
+    races.start(0, race)
+    ((_, _, running),) = races.under_way
+    rewards: list[float] = []
+    lap = None
+    while lap is None:
+        shown, seen = running.view(), races.agent.frames[0].copy()
+        lap = dict(races.advance()).get(0)
+        rewards.append(running.reward)
+        yield Scene(shown, seen, races.agent, running, [*rewards], lap)
 
 
 def film(
-    path: Path, moving: Path, env_id: str, trained: TrainedAgent, lap: Lap, look_every: int = 1,
-    blind: str = "hold",
-) -> bool:  # fmt: skip
-    """Drive `lap` once more, in front of a camera.
+    path: Path, moving: Path, env_id: str, trained: TrainedAgent, race: Race, lap: Lap
+) -> bool:
+    """Drive a race once more, in front of a camera.
 
     Args:
         path, moving: of the film, and of the moving picture that is made of its beginning.
+        lap: what came of it before.
 
     Returns:
         Whether the film was made.
@@ -100,101 +117,47 @@ def film(
     Raises:
         UserError: the film cannot be written, or the race went otherwise than it did before.
     """
-    return write_video(path, _filmed(env_id, trained, lap, look_every, blind), moving)
 
+    def pictures() -> Iterator[np.ndarray]:
+        for scene in scenes(env_id, trained, race):
+            picture, *count = scene.shown
+            redrawn, expected, _ = scene.agent.thoughts(0)
+            yield race_frame(picture, scene.seen, redrawn, expected, scene.running.action, *count)
+        _demand_same(scene.lap, lap)
 
-@torch.inference_mode()
-def _filmed(
-    env_id: str, trained: TrainedAgent, lap: Lap, look_every: int, blind: str = "hold"
-) -> Iterator[np.ndarray]:
-    vae, rnn, parameters, _ = trained
-    races = Races(env_id, vae, rnn, render_mode="rgb_array")
-    races.start(0, Race(lap.seed, parameters, look_every=look_every, blind=blind))
-    agent, begun = races.agent, races.running[0]
-    assert begun is not None
-    _, running = begun
-    driven: list[tuple[int, Lap]] = []
-    while not driven:
-        (race, score, frames, tiles, total), seen = running.view(), agent.frames[0].copy()
-        driven = races.advance()
-        z = agent.features[0, : vae.sizes["latent_dim"]]
-        expected = expected_next(rnn.predict(agent.h[:1].clone().unsqueeze(0)))[0, 0].numpy()
-        redrawn, ahead = decoded(vae, np.stack([z, expected]))
-        picture = race_frame(
-            race, seen, redrawn, ahead, running.action, score, frames, tiles, total
-        )
-        yield picture
-    _demand_same(driven[0][1], lap)
-    for _ in range(END_FRAMES):
-        yield picture
+    return write_video(path, _resting(pictures()), moving)
 
 
 def film_dream(
-    path: Path,
-    options: dict[str, Any],
-    trained: TrainedAgent,
-    lap: Lap,
-    look_every: int = 1,
-    blind: str = "hold",
+    path: Path, options: dict[str, Any], trained: TrainedAgent, race: Race, lap: Lap
 ) -> bool:
-    """Dream `lap` once more, beside a race of the same agent on the track of the same seed.
+    """Dream `race` once more, beside one of the same agent on the track of the same seed.
 
-    Args:
-        options: of the dream's environment.
-
-    Returns:
-        Whether the film was made.
-
-    Raises:
-        UserError: the film cannot be written, or the dream went otherwise than it did before.
+    Arguments, result and errors as of `film`; `options` are those of the dream's environment.
     """
-    return write_video(path, _filmed_dream(options, trained, lap, look_every, blind))
+
+    def pictures() -> Iterator[np.ndarray]:
+        on_a_track = scenes(FAST_ID, trained, race)
+        real = next(on_a_track)
+        for dream in scenes(DREAM_ID, trained, race, **options):
+            both = dream.shown[0], real.shown[0], dream.rewards, real.rewards
+            yield dreaming_frame(*both, **dream.running.info)
+            real = next(on_a_track, real)  # where it is over, its last picture stays
+        _demand_same(dream.lap, lap)
+
+    return write_video(path, _resting(pictures()))
 
 
-def _filmed_dream(
-    options: dict[str, Any], trained: TrainedAgent, lap: Lap, look_every: int, blind: str
-) -> Iterator[np.ndarray]:
-    race = Race(lap.seed, trained.parameters, look_every=look_every, blind=blind)
-    on_a_track = _scenes(FAST_ID, trained, race)
-    real = next(on_a_track)
-    for dream in _scenes(DREAM_ID, trained, race, **options):
-        picture = dreaming_frame(
-            dream.picture, real.picture, dream.rewards, real.rewards, **dream.info
-        )
+def _resting(pictures: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same, and at the end the last one for END_FRAMES more."""
+    for picture in pictures:
         yield picture
-        real = next(on_a_track, real)  # where it is over, its last picture stays
-    assert dream.lap is not None
-    _demand_same(dream.lap, lap)
     for _ in range(END_FRAMES):
         yield picture
 
 
-class _Scene(NamedTuple):
-    picture: np.ndarray
-    rewards: list[float]  # up to this frame's
-    info: dict[str, Any]  # what the environment says of what came of it
-    lap: Lap | None  # with the last frame
-
-
-@torch.inference_mode()
-def _scenes(env_id: str, trained: TrainedAgent, race: Race, **options: Any) -> Iterator[_Scene]:
-    """A race before a camera, frame by frame."""
-    races = Races(env_id, trained.vae, trained.rnn, render_mode="rgb_array", **options)
-    races.start(0, race)
-    begun = races.running[0]
-    assert begun is not None
-    _, running = begun
-    rewards: list[float] = []
-    lap: Lap | None = None
-    while lap is None:
-        picture, *_ = running.view()
-        driven = races.advance()
-        lap = driven[0][1] if driven else None
-        rewards.append(running.reward)
-        yield _Scene(picture, [*rewards], running.info, lap)
-
-
-def _demand_same(filmed: Lap, lap: Lap) -> None:
+def _demand_same(filmed: Lap | None, lap: Lap) -> None:
+    assert filmed is not None
     if (filmed.score, filmed.frames) != (lap.score, lap.frames):
         what = "dream" if lap.dreamt else "race on track"
         raise UserError(

@@ -40,7 +40,7 @@ def address() -> Check:
     """Where a Ray cluster is, if any; by default WORKERS are then all processors of it."""
     return Check(
         str,
-        lambda value: re.fullmatch(r"|auto|[\w.-]+:\d+", value) is not None,
+        lambda value: re.fullmatch(r"|auto|[\w.-]+:\d{1,5}", value) is not None,
         'empty for none, "auto" for the Ray cluster of this machine or $RAY_ADDRESS, or HOST:PORT',
     )
 
@@ -80,8 +80,8 @@ def word() -> Check:
     """A name of letters, digits, dots, dashes and underscores (it becomes part of a file name)."""
     return Check(
         str,
-        lambda value: re.fullmatch(r"\w[\w.-]*", value) is not None,
-        "a plain name of letters, digits, dots, dashes and underscores",
+        lambda value: re.fullmatch(r"\w[\w.-]{0,99}", value) is not None,
+        "a plain name of at most 100 letters, digits, dots, dashes and underscores",
     )
 
 
@@ -120,7 +120,7 @@ def settings(script: dict[str, Any], argv: list[str] | None, **checks: Check) ->
             dest=name,
             type=partial(_checked, name, check),
             default=default,
-            metavar=default.replace("%", "%%"),
+            metavar=default or name,
             help=reasons.get(name, "").replace("%", "%%"),
         )
     found = parser.parse_args(argv, SimpleNamespace())
@@ -137,15 +137,16 @@ class _Parser(argparse.ArgumentParser):
 
 USUAL = {
     "rollouts": "data/rollouts", "latents": "data/latents", "own_latents": "data/dream/latents",
-    "checkpoints": "checkpoints", "controller": "controller",
+    "checkpoints": "checkpoints", "controller": "controller", "imitation": "data/imitation",
 }  # fmt: skip
 
 
-def following(stage: str, **flags: str) -> str:
-    """How the next stage goes on from here: its command, with those flags that are not as usual."""
-    unusual = {name: value for name, value in flags.items() if USUAL.get(name) != value}
+def stage_command(stage: str, **flags: str | Path) -> str:
+    """How to run a stage, with those of the flags that are not as usual."""
+    usual = USUAL | {"name": "latest" if stage == "06_evaluate" else "controller"}
+    unusual = {name: str(value) for name, value in flags.items() if usual.get(name) != str(value)}
     said = (f"{_flag(name)} {shlex.quote(value)}" for name, value in unusual.items())
-    return " ".join(["next: python", f"{stage}.py", *said])
+    return " ".join([f"python {stage}.py", *said])
 
 
 def _checked(name: str, check: Check, text: str) -> Any:

@@ -23,8 +23,9 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from utils.runtime.command_line import stage_command
 from utils.runtime.errors import UserError, system_trouble
-from utils.storage.provenance import ROOT
+from utils.storage.provenance import ROOT, commit
 
 HEADER = "header.json"
 PAGE_MARK = b"<!doctype html><!-- a dream by 06_evaluate.py -->"  # with which our pages begin
@@ -32,30 +33,51 @@ MOST_BYTES = 2 << 30  # a file that claims to unpack to more than this is not on
 MOST_SHRUNK = 300  # unless it is large itself: nothing that we write shrinks more than 230 times
 OLD = 6 * 3600  # seconds; nobody still writes at a temporary file that has not changed for so long
 
-COLLECT = "run python 01_collect_rollouts.py"
-TRAIN_V = "run python 02_train_vae.py"
-ENCODE = "run python 03_encode_dataset.py"
-TRAIN_M = "run python 04_train_mdn_rnn.py"
-TRAIN_C = "run python 05_train_controller.py --name {name}"
-EVALUATE = "run python 06_evaluate.py --name {name}"
-REMEDIES = {  # of a file of each kind: what to do where it is missing, and where it is not sound
-    "rollout": (COLLECT, f"delete it and {COLLECT}"),
-    "V": (TRAIN_V, TRAIN_V),
-    "latents": (ENCODE, f"delete it and {ENCODE}"),
-    "M": (TRAIN_M, TRAIN_M),
-    "starts": (TRAIN_M, f"delete it and {TRAIN_M}"),
-    "C": (TRAIN_C, TRAIN_C),
-    "imitation round": (TRAIN_C, "delete it"),
-    "evolution": (TRAIN_C, "delete it and its C to start over, or give the new run another NAME"),
-    "training state": ("run the same command again", "delete it to start over"),
-    "report": (EVALUATE, EVALUATE),
+UNSOUND = {  # of a file of each kind: what to do with it, where running MAKES is not enough
+    "rollout": "delete it and {make}",
+    "latents": "delete it and {make}",
+    "starts": "delete it and {make}",
+    "imitation round": "delete it",
+    "evolution": "delete it and its C to start over, or give the new run another NAME",
+    "training state": "delete it to start over",
 }
 
 
+COLLECT = f"run {stage_command('01_collect_rollouts')}"
+
+
 def remedy(path: str | Path, kind: str, missing: bool = False) -> str:
-    """What mends a file of this kind that is missing, or that is not sound."""
-    text = REMEDIES[kind][0 if missing else 1].format(name=Path(path).stem)
-    return text.replace(" --name controller", "").replace(" --name latest", "")
+    """What mends a file of this kind that is missing, or that is not sound.
+
+    Args:
+        path: of the file, or of its folder.
+    """
+    path = Path(path)
+    folder = path.parent if path.suffix in (".npz", ".pt", ".json") else path
+    make = f"run {_making(path, folder, kind)}"
+    return make if missing else UNSOUND.get(kind, "{make}").format(make=make)
+
+
+def _making(path: Path, folder: Path, kind: str) -> str:
+    """The command that makes a file of this kind there."""
+    match kind:
+        case "rollout":
+            return stage_command("01_collect_rollouts", rollouts=folder)
+        case "V":
+            return stage_command("02_train_vae", checkpoints=folder)
+        case "latents":
+            return stage_command("03_encode_dataset", latents=folder)
+        case "M" | "starts":
+            return stage_command("04_train_mdn_rnn", checkpoints=folder)
+        case "C" | "evolution":
+            name = path.stem.removesuffix("_evolution")
+            return stage_command("05_train_controller", name=name, checkpoints=folder)
+        case "imitation round":
+            return stage_command("05_train_controller", name=folder.name, imitation=folder.parent)
+        case "report":
+            return stage_command("06_evaluate", name=path.stem, checkpoints=folder.parent)
+        case _:
+            return "the same command again"
 
 
 def whereabouts(path: str | Path) -> str:
@@ -109,7 +131,7 @@ def sweep(directory: str | Path, stem: str = "*") -> None:
 
 
 def demand_writable(outputs: Mapping[Path, str]) -> None:
-    """Refuse before the work what could not be written after it, or would replace something else.
+    """Check before the work that all its outputs can be written, and replace nothing else.
 
     Args:
         outputs: the kind of each file to be written, as `kind_of` tells it; a file called "*.npz"
@@ -118,6 +140,7 @@ def demand_writable(outputs: Mapping[Path, str]) -> None:
     Raises:
         UserError: something of another kind is in the way, or bears the name in other case.
     """
+    commit()  # of the code that is about to work, while it is still the one on disk
     for path, kind in outputs.items():
         around = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
         if not around.is_dir() or not os.access(around, os.W_OK):
@@ -132,6 +155,8 @@ def demand_writable(outputs: Mapping[Path, str]) -> None:
                     f"{there} differs from {path} in upper and lower case alone, which some disks "
                     "take for the same; choose another name."
                 )
+            if not os.path.lexists(there):
+                continue  # somebody else has removed it by now
             if not there.is_file():
                 what = "a folder" if there.is_dir() else "a link that leads nowhere"
                 raise UserError(f"{there} is {what} where a file belongs; move it away.")
@@ -146,11 +171,14 @@ def kind_of(path: Path) -> str:
     """What a file says it is: the kind of an artefact, "picture", "film", "log by COLUMN" ...
 
     Returns:
-        "" for an empty file and a truncated archive, in which nothing can be lost; "foreign" for
-        whatever else is not ours.
+        "" for an empty file and a truncated archive, in which nothing can be lost, and for one that
+        is gone; "foreign" for whatever else is not ours.
     """
-    with open(path, "rb") as file:
-        start = file.read(64)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except FileNotFoundError:
+        return ""
     if not start:
         return ""
     if path.suffix == ".csv":
@@ -202,11 +230,16 @@ def save_arrays(
     """
     header = {"kind": kind, **header}
     header["fingerprint"] = fingerprint({**arrays, "header": header})
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        with _member(archive, HEADER) as file:
+    with (
+        atomic_path(path) as temporary,
+        # level 1: frames shrink tenfold all the same, and the simulator is not kept waiting
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        with archive.open(HEADER, "w") as file:
             file.write(json.dumps(header).encode())
         for name, array in arrays.items():
-            with _member(archive, f"{name}.npy", array.nbytes) as file:
+            large = array.nbytes > 1 << 30  # zip wants to know beforehand if it may exceed 2 GiB
+            with archive.open(f"{name}.npy", "w", force_zip64=large) as file:
                 np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
     return header["fingerprint"]
 
@@ -312,7 +345,7 @@ def _demand_honest(data: IO[bytes], size: int) -> None:
 
 def _header(archive: zipfile.ZipFile, kind: str = "") -> dict[str, Any]:
     member = archive.getinfo(HEADER)
-    if member.file_size > 1 << 24:
+    if member.file_size > max(1 << 24, MOST_SHRUNK * member.compress_size):
         raise ValueError("it claims an impossible size")
     header = json.loads(archive.read(member))
     if kind:
@@ -329,17 +362,6 @@ class _OtherKindError(ValueError):
 def _demand_kind(contents: Any, kind: str) -> None:
     if not isinstance(contents, dict) or contents.get("kind") != kind:
         raise _OtherKindError
-
-
-def _member(archive: zipfile.ZipFile, name: str, size: int = 0) -> IO[bytes]:
-    """A new member of an archive; zip wants to know beforehand if it may exceed 2 GiB."""
-    member = zipfile.ZipInfo(name)
-    member.compress_type = zipfile.ZIP_DEFLATED
-    # Level 1: frames shrink tenfold all the same, and the simulator is not kept waiting. The
-    # attribute is public since Python 3.13.
-    level = "compress_level" if hasattr(member, "compress_level") else "_compresslevel"
-    setattr(member, level, 1)
-    return archive.open(member, "w", force_zip64=size > 1 << 30)
 
 
 @contextmanager

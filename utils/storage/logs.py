@@ -18,12 +18,3 @@ def write_log(
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def read_log(path: str | Path) -> list[dict[str, float]]:
-    """The rows of a CSV log, to look at; an empty cell is left out. No stage depends on it."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            {key: float(value) for key, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]

@@ -10,8 +10,9 @@ from torch import nn
 from models.controller import parameter_count
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
+from utils.runtime.command_line import stage_command
 from utils.runtime.errors import UserError, system_trouble
-from utils.storage.artifacts import ENCODE, TRAIN_M, load_tensors, remedy, save_tensors
+from utils.storage.artifacts import load_tensors, remedy, save_tensors
 from utils.storage.provenance import provenance
 
 FORGET = "delete it: M itself dreams then, until stage 04 makes another (--drives)"
@@ -70,7 +71,9 @@ def load_vae(checkpoints: str) -> tuple[VAE, dict[str, Any]]:
 
 def load_rnn(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
     """M and its header; it must have been made for this V."""
-    return _load_rnn(rnn_path(checkpoints), vae_fingerprint, f"{ENCODE}, then {TRAIN_M}")
+    path = rnn_path(checkpoints)
+    encode = stage_command("03_encode_dataset", checkpoints=checkpoints)
+    return _load_rnn(path, vae_fingerprint, f"run {encode}, then {remedy(path, 'M')}")
 
 
 def load_dreaming(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Where a result comes from: versions, machine, commit and command."""
 
 import contextlib
+import functools
 import importlib.metadata
 import platform
 import shlex
@@ -71,8 +72,12 @@ def command() -> str:
     return shlex.join(["python", name, *sys.argv[1:]])
 
 
+@functools.cache
 def commit() -> str:
-    """The commit of the code that runs, marked where the code differs from it."""
+    """The commit of the code that runs, marked where the code differs from it.
+
+    It is what this returned first: what is committed or changed later is not what runs.
+    """
     head = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--", "*.py")
     return (head or "unknown") + (" with changes" if head and changed else "")
@@ -80,7 +85,7 @@ def commit() -> str:
 
 def _git(*words: str) -> str:
     """What git says of this project's own repository, never of one around it; "" without one."""
-    command = ["git", "--git-dir=.git", *words]
+    command = ["git", "--no-optional-locks", "--git-dir=.git", *words]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
     except OSError:  # no git on this machine

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # what a window needs is loaded where there is one
     from utils.drivers.keyboard import Copilot
 
 COLUMNS = ("seed", "score", "frames", "tiles", "total_tiles")  # of the log
-MOST_EPISODES = len(seeds.ROLLOUTS["autopilot"])  # of a driver: none has fewer tracks
+MOST_EPISODES = len(seeds.ROLLOUTS["autopilot"])  # of a driver that needs nobody at the keys
 
 
 class Assignment(NamedTuple):
@@ -62,7 +62,11 @@ def header(assignment: Assignment) -> dict[str, Any]:
 
 
 def is_collected(assignment: Assignment) -> bool:
-    """Whether the episode is on disk, whole, and made as planned."""
+    """Whether the episode is on disk, whole, and made as planned.
+
+    Raises:
+        UserError: it is a drive of the agent in another search, which nothing could bring back.
+    """
     path = Path(assignment.path)
     if not path.exists():
         return False
@@ -73,7 +77,12 @@ def is_collected(assignment: Assignment) -> bool:
         return False
     wanted, settings = header(assignment), found.get("settings")
     if assignment.driver == "agent" and isinstance(settings, dict):
-        wanted["settings"] = settings | {"search": assignment.settings["search"]}  # which goes on
+        if settings.get("search") != assignment.settings["search"]:
+            raise UserError(
+                f"{path} was driven in another search, whose M learns from it; choose another "
+                "folder (--own-rollouts), or delete that one."
+            )
+        wanted["settings"] = settings  # of an earlier generation, maybe
     return wanted.items() <= found.items()
 
 

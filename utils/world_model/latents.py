@@ -12,7 +12,6 @@ from models.inference import ROWS, Encoder, arithmetic
 from models.vae import VAE
 from utils.runtime.errors import UserError
 from utils.storage.artifacts import (
-    ENCODE,
     files,
     fingerprint,
     load_arrays,
@@ -128,7 +127,7 @@ def load_of(path: Path, vae: dict[str, Any]) -> Encoded:
     header, latents = load_latents(path)
     width = vae["sizes"]["latent_dim"]
     if header["made_from"]["vae"] != vae["fingerprint"] or latents.mu.shape[1] != width:
-        raise UserError(f"{path} was encoded by another V; {ENCODE}.")
+        raise UserError(f"{path} was encoded by another V; {_encode(path)}.")
     return header, latents
 
 
@@ -142,7 +141,7 @@ def load_image(path: Path, vae: dict[str, Any]) -> Latents:
     image = mirror_image(path)
     header, latents = load_of(image, vae)
     if header["made_from"] != load_header(path, "latents")["made_from"] | {"mirrored": True}:
-        raise UserError(f"{image} is the mirror image of another drive; {ENCODE}.")
+        raise UserError(f"{image} is the mirror image of another drive; {_encode(path)}.")
     return latents
 
 
@@ -171,12 +170,12 @@ def load_all(
         if found != made_from(job, load_header(rollout, "rollout")["fingerprint"]):
             raise UserError(
                 f"{path} was encoded from another {rollout}, or in another arithmetic than this "
-                f"machine's; {ENCODE}."
+                f"machine's; {_encode(path)}."
             )
     encoded = {path.name for path in paths}
     for rollout in files(rollouts):
         if rollout.name not in encoded:
-            raise UserError(f"{rollout} is not encoded yet; {ENCODE}.")
+            raise UserError(f"{rollout} is not encoded yet; {_encode(Path(directory))}.")
     return loaded, _fingerprint(paths, loaded)
 
 
@@ -184,6 +183,10 @@ def load_some(paths: Sequence[Path], vae: dict[str, Any]) -> tuple[list[Latents]
     """The episodes with these latents, and the fingerprint of all."""
     loaded = [load_of(path, vae) for path in paths]
     return [latents for _, latents in loaded], _fingerprint(paths, loaded)
+
+
+def _encode(path: Path) -> str:
+    return remedy(path, "latents", missing=True)
 
 
 def _fingerprint(paths: Sequence[Path], loaded: Sequence[Encoded]) -> str:
