@@ -36,17 +36,8 @@ from utils.pictures.plots import contact_sheet, own_drives
 from utils.racing.agent import racing_workers
 from utils.racing.agreement import cluster
 from utils.racing.copilot import copilot
-from utils.runtime.command_line import (
-    address,
-    choice,
-    folder,
-    number,
-    processes,
-    settings,
-    stage_command,
-    whole,
-    word,
-)
+from utils.runtime import command_line as flag
+from utils.runtime.command_line import settings, stage_command
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.progress import run_jobs
@@ -89,12 +80,14 @@ CONTROLLER = "controller"  # which C of the agent drives
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        AUTOPILOT_EPISODES=whole(0, MOST_EPISODES), RANDOM_EPISODES=whole(0, MOST_EPISODES),
-        AGENT_EPISODES=whole(0, MOST_EPISODES), KEYBOARD_EPISODES=whole(),
-        HAND_BACK=number(0, 3600), NOISE=number(0, 1), DISTURBANCE=number(0, 1),
-        LINE_OFFSET=number(0, 5.5), SLOWEST=number(0.05, GRIP), ENV_ID=choice(*ENV_IDS),
-        TEMPERATURE=number(0, HOTTEST), WORKERS=processes(), CLUSTER=address(),
-        ROLLOUTS=folder(), OWN_ROLLOUTS=folder(), CHECKPOINTS=folder(), CONTROLLER=word(),
+        AUTOPILOT_EPISODES=flag.whole(0, MOST_EPISODES),
+        RANDOM_EPISODES=flag.whole(0, MOST_EPISODES), AGENT_EPISODES=flag.whole(0, MOST_EPISODES),
+        KEYBOARD_EPISODES=flag.whole(), HAND_BACK=flag.number(0, 3600), NOISE=flag.number(0, 1),
+        DISTURBANCE=flag.number(0, 1), LINE_OFFSET=flag.number(0, 5.5),
+        SLOWEST=flag.number(0.05, GRIP), ENV_ID=flag.choice(*ENV_IDS),
+        TEMPERATURE=flag.number(0, HOTTEST), WORKERS=flag.processes(), CLUSTER=flag.address(),
+        ROLLOUTS=flag.folder(), OWN_ROLLOUTS=flag.folder(), CHECKPOINTS=flag.folder(),
+        CONTROLLER=flag.word(),
     )  # fmt: skip
     if s.ENV_ID == DREAM_ID:
         drive_in_the_dream(s)

@@ -23,15 +23,8 @@ from tqdm import tqdm
 from models.inference import arithmetic
 from models.vae import VAE, to_frames
 from utils.pictures.plots import reconstructions
-from utils.runtime.command_line import (
-    folder,
-    number,
-    processes,
-    seed,
-    settings,
-    stage_command,
-    whole,
-)
+from utils.runtime import command_line as flag
+from utils.runtime.command_line import settings, stage_command
 from utils.runtime.cores import cores
 from utils.storage.artifacts import demand_writable, sweep
 from utils.storage.networks import save_network, vae_path
@@ -56,9 +49,10 @@ CHECKPOINTS = "checkpoints"  # where V goes
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        LATENT_DIM=whole(1, 1024), EPOCHS=whole(1), BATCH=whole(1), LEARNING_RATE=number(1e-9, 1),
-        KL_TOLERANCE=number(0), POOL=whole(1), SEED=seed(), WORKERS=processes(),
-        THREADS=processes(1), ROLLOUTS=folder(), CHECKPOINTS=folder(),
+        LATENT_DIM=flag.whole(1, 1024), EPOCHS=flag.whole(1), BATCH=flag.whole(1),
+        LEARNING_RATE=flag.number(1e-9, 1), KL_TOLERANCE=flag.number(0), POOL=flag.whole(1),
+        SEED=flag.seed(), WORKERS=flag.processes(), THREADS=flag.processes(1),
+        ROLLOUTS=flag.folder(), CHECKPOINTS=flag.folder(),
     )  # fmt: skip
     target = vae_path(s.CHECKPOINTS)
     frames_picture = target.with_name("vae_frames.png")
@@ -88,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
             loss, parts = _loss(vae, frames, s.KL_TOLERANCE)
             training.note(loss, parts)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(s.LEARNING_RATE, (epoch + i / steps) / s.EPOCHS)
+                group["lr"] = learning_rate(s.LEARNING_RATE, training.progress(i / steps))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

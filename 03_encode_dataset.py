@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.pictures.plots import latent_distributions
-from utils.runtime.command_line import folder, processes, settings, stage_command
+from utils.runtime import command_line as flag
+from utils.runtime.command_line import settings, stage_command
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.progress import run_jobs
@@ -39,7 +40,8 @@ CHECKPOINTS = "checkpoints"  # where V is
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        WORKERS=processes(), ROLLOUTS=folder(), LATENTS=folder(), CHECKPOINTS=folder(),
+        WORKERS=flag.processes(), ROLLOUTS=flag.folder(), LATENTS=flag.folder(),
+        CHECKPOINTS=flag.folder(),
     )  # fmt: skip
     picture = s.LATENTS.rstrip("/") + ".png"
     latents = Path(s.LATENTS, "*.npz")

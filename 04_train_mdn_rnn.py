@@ -27,15 +27,8 @@ from tqdm import tqdm
 
 from models.mdn_rnn import MDNRNN
 from models.vae import sample
-from utils.runtime.command_line import (
-    folder,
-    number,
-    processes,
-    seed,
-    settings,
-    stage_command,
-    whole,
-)
+from utils.runtime import command_line as flag
+from utils.runtime.command_line import settings, stage_command
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.simulator.envs import HOTTEST
@@ -84,12 +77,14 @@ CHECKPOINTS = "checkpoints"  # where V is and M goes
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        HIDDEN=whole(1, 8192), MIXTURES=whole(1, 100), EPOCHS=whole(), NOISE=number(0, 1),
-        BATCH=whole(1), LENGTH=whole(1), LEARNING_RATE=number(1e-9, 1), CLIP=number(1e-9),
-        TEMPERATURE=number(0, HOTTEST), SEED=seed(), WORKERS=processes(), THREADS=processes(1),
-        DRIVES=whole(), OWN_EPOCHS=whole(1), OWN_LENGTH=whole(1), OLD=whole(), EARLIER=whole(),
-        OWN_RATE=number(1e-9, 1), LATENTS=folder(), OWN_LATENTS=folder(), ROLLOUTS=folder(),
-        CHECKPOINTS=folder(),
+        HIDDEN=flag.whole(1, 8192), MIXTURES=flag.whole(1, 100), EPOCHS=flag.whole(),
+        NOISE=flag.number(0, 1), BATCH=flag.whole(1), LENGTH=flag.whole(1),
+        LEARNING_RATE=flag.number(1e-9, 1), CLIP=flag.number(1e-9),
+        TEMPERATURE=flag.number(0, HOTTEST), SEED=flag.seed(), WORKERS=flag.processes(),
+        THREADS=flag.processes(1), DRIVES=flag.whole(), OWN_EPOCHS=flag.whole(1),
+        OWN_LENGTH=flag.whole(1), OLD=flag.whole(), EARLIER=flag.whole(),
+        OWN_RATE=flag.number(1e-9, 1), LATENTS=flag.folder(), OWN_LATENTS=flag.folder(),
+        ROLLOUTS=flag.folder(), CHECKPOINTS=flag.folder(),
     )  # fmt: skip
     if s.DRIVES:
         go_on(s)

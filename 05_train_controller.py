@@ -42,18 +42,8 @@ from utils.evolution.search import Files, Search, found_at
 from utils.evolution.worlds import Dream, Track, World
 from utils.racing.agent import racing_workers
 from utils.racing.agreement import cluster
-from utils.runtime.command_line import (
-    address,
-    choice,
-    folder,
-    number,
-    processes,
-    seed,
-    settings,
-    stage_command,
-    whole,
-    word,
-)
+from utils.runtime import command_line as flag
+from utils.runtime.command_line import settings, stage_command
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock, Meter
@@ -210,20 +200,23 @@ def measure(search: Search, plan: Plan, world: World, files: Files) -> None:
 def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace:
     return settings(
         script, argv,
-        START=choice("imitation", "zeros"), WORLD=choice("track", "dream"),
-        FEATURES=choice("zh", "z", "h"),
-        GENERATIONS=whole(0, 1_000_000), POPULATION=whole(SMALLEST_POPULATION, 10_000),
-        TRACKS=whole(1, seeds.EVOLUTION_TRACKS), REPLAYED=whole(), FITNESS=choice(*FITNESSES),
-        LASTING=number(0, 1), PATIENCE=whole(1),
-        SIGMA=number(1e-9, 10), LEAST_SIGMA=number(0, 10), MOST_SIGMA=number(1e-9, 10),
-        MEAN_RATE=number(0.01, HIGHEST_RATE), SELECT_TRACKS=whole(0, len(seeds.SELECT)),
-        SELECT_EVERY=whole(1), ROUNDS=whole(1, 1000), LAPS=whole(1, 10_000),
-        TEACHER_LINE=number(0, 5.5), TEACHER_GRIP=number(0.05, 1),
-        STARTS=whole(1, DREAMS), HORIZON=whole(1, MAX_FRAMES), TEMPERATURE=number(0, HOTTEST),
-        AVERAGED=whole(1), OWN=number(0, 1), FAILING=number(0, 1), BEGINNING=number(0, 1),
-        MOST_DIFFERENCE=number(0.1, 10_000), GRASS_COST=number(0, 10), SEED=seed(),
-        ENV_ID=choice(*ENV_IDS), WORKERS=processes(), CLUSTER=address(), LATENTS=folder(),
-        OWN_LATENTS=folder(), CHECKPOINTS=folder(), IMITATION=folder(), NAME=word(),
+        START=flag.choice("imitation", "zeros"), WORLD=flag.choice("track", "dream"),
+        FEATURES=flag.choice("zh", "z", "h"), GENERATIONS=flag.whole(0, 1_000_000),
+        POPULATION=flag.whole(SMALLEST_POPULATION, 10_000),
+        TRACKS=flag.whole(1, seeds.EVOLUTION_TRACKS), REPLAYED=flag.whole(),
+        FITNESS=flag.choice(*FITNESSES), LASTING=flag.number(0, 1), PATIENCE=flag.whole(1),
+        SIGMA=flag.number(1e-9, 10), LEAST_SIGMA=flag.number(0, 10),
+        MOST_SIGMA=flag.number(1e-9, 10), MEAN_RATE=flag.number(0.01, HIGHEST_RATE),
+        SELECT_TRACKS=flag.whole(0, len(seeds.SELECT)), SELECT_EVERY=flag.whole(1),
+        ROUNDS=flag.whole(1, 1000), LAPS=flag.whole(1, 10_000), TEACHER_LINE=flag.number(0, 5.5),
+        TEACHER_GRIP=flag.number(0.05, 1), STARTS=flag.whole(1, DREAMS),
+        HORIZON=flag.whole(1, MAX_FRAMES), TEMPERATURE=flag.number(0, HOTTEST),
+        AVERAGED=flag.whole(1), OWN=flag.number(0, 1), FAILING=flag.number(0, 1),
+        BEGINNING=flag.number(0, 1), MOST_DIFFERENCE=flag.number(0.1, 10_000),
+        GRASS_COST=flag.number(0, 10), SEED=flag.seed(), ENV_ID=flag.choice(*ENV_IDS),
+        WORKERS=flag.processes(), CLUSTER=flag.address(), LATENTS=flag.folder(),
+        OWN_LATENTS=flag.folder(), CHECKPOINTS=flag.folder(), IMITATION=flag.folder(),
+        NAME=flag.word(),
     )  # fmt: skip
 
 

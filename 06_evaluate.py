@@ -39,18 +39,8 @@ from utils.racing.agreement import cluster
 from utils.racing.driver_races import DriverRaces
 from utils.racing.evaluation import film, film_dream, save_report, sentence
 from utils.racing.race import Race
-from utils.runtime.command_line import (
-    address,
-    choice,
-    film_name,
-    folder,
-    number,
-    processes,
-    seed,
-    settings,
-    whole,
-    word,
-)
+from utils.runtime import command_line as flag
+from utils.runtime.command_line import settings
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.progress import run_jobs
@@ -92,12 +82,13 @@ CHECKPOINTS = "checkpoints"  # where V, M and C are and the report goes
 def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
-        EPISODES=whole(1, 1_000_000), FIRST_SEED=seed(), ENV_ID=choice(*ENV_IDS),
-        TEMPERATURE=number(0, HOTTEST), DRIVER=choice("agent", *DRIVERS),
-        LINE_OFFSET=number(0, 5.5), GRIP=number(0.05, 1), CONTROLLER=word(),
-        MEASURE=choice("races", "m"), LOOK_EVERY=whole(1, 1000), BLIND=choice("hold", "dream"),
-        NAME=word(), FILM=film_name(), WORKERS=processes(), CLUSTER=address(), LATENTS=folder(),
-        CHECKPOINTS=folder(),
+        EPISODES=flag.whole(1, 1_000_000), FIRST_SEED=flag.seed(), ENV_ID=flag.choice(*ENV_IDS),
+        TEMPERATURE=flag.number(0, HOTTEST), DRIVER=flag.choice("agent", *DRIVERS),
+        LINE_OFFSET=flag.number(0, 5.5), GRIP=flag.number(0.05, 1), CONTROLLER=flag.word(),
+        MEASURE=flag.choice("races", "m"), LOOK_EVERY=flag.whole(1, 1000),
+        BLIND=flag.choice("hold", "dream"), NAME=flag.word(), FILM=flag.film_name(),
+        WORKERS=flag.processes(), CLUSTER=flag.address(), LATENTS=flag.folder(),
+        CHECKPOINTS=flag.folder(),
     )  # fmt: skip
     if s.MEASURE == "m":
         path, found = measure_m(

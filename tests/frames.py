@@ -9,6 +9,7 @@ from gymnasium.envs.box2d.car_racing import CarRacing
 
 from utils.simulator.envs import shrink
 from utils.simulator.fast_car_racing import FastCarRacing
+from utils.storage.artifacts import atomic_path
 
 OPENING = 50  # frames of the zooming first second
 BEHAVIOURS = ("follow", "smooth", "full_gas", "locked", "spin", "off_track")
@@ -175,10 +176,16 @@ def _drive(stock, fast, seed, behaviour, steps, found, see) -> int:
 
 
 def write_picture(path, frames: list[tuple[np.ndarray, np.ndarray]], scale: int = 3) -> None:
-    """Rows of stock | fast | difference times 8, as a PNG."""
+    """Rows of stock's frame, ours, and the difference times 8, as a PNG."""
     rows = []
     for expected, seen in frames:
         difference = np.clip(128 + 8 * (seen.astype(int) - expected), 0, 255).astype(np.uint8)
         rows.append(np.hstack([expected, seen, difference]))
     picture = np.vstack(rows).repeat(scale, 0).repeat(scale, 1)
-    cv2.imwrite(str(path), picture[:, :, ::-1])
+    heads = np.full((28, picture.shape[1], 3), 255, np.uint8)
+    for column, head in enumerate(("stock", "ours", "difference x 8")):
+        place = 8 + column * picture.shape[1] // 3, 20
+        cv2.putText(heads, head, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+    drawn = np.vstack([heads, picture[:, :, ::-1]])
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", drawn)[1].tobytes())

@@ -44,7 +44,7 @@ from benchmark.measuring import (
 )
 from benchmark.simulators import measure_memory, measure_simulators, record_races
 from benchmark.workers import measure_workers
-from utils.storage.artifacts import save_json
+from utils.storage.artifacts import demand_writable, save_json
 from utils.storage.provenance import ROOT, provenance
 
 
@@ -116,6 +116,8 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    if chosen.json:
+        demand_writable({Path(chosen.json): "benchmark"})
 
     effort = QUICK if chosen.quick else THOROUGH
     if chosen.cluster:
@@ -125,14 +127,14 @@ def main(argv: list[str] | None = None) -> None:
     else:
         figures = compare(effort) if chosen.simulators else measure(effort, chosen.picture)
     origin = provenance()
+    if chosen.json:
+        contents = {"kind": "benchmark", "quick": chosen.quick, **figures, "provenance": origin}
+        save_json(chosen.json, contents)
     if chosen.quick:
         print("\nA quick run: too short for its figures to mean much.")
     elif not chosen.simulators and not chosen.cluster:
         verdict(figures)
     where(figures, origin)
-    if chosen.json:
-        contents = {"kind": "benchmark", "quick": chosen.quick, **figures, "provenance": origin}
-        save_json(chosen.json, contents)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import torch
 from faults import soak
 from faults.campaign import QUICK, THOROUGH
 from faults.table import run_campaign
-from utils.storage.artifacts import save_json
+from utils.storage.artifacts import demand_writable, save_json
 from utils.storage.provenance import provenance
 
 
@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     soak.add_flags(parser)
     chosen = parser.parse_args(argv)
     torch.set_num_threads(1)
+    if chosen.json:
+        demand_writable({Path(chosen.json): "faults"})
     if chosen.soak_minutes:
         sys.exit(soak.main(chosen))
     found = run_campaign(QUICK if chosen.quick else THOROUGH, chosen.seed)

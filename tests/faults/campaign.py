@@ -111,6 +111,8 @@ class Campaign:
         again = Run(folder, number)
         if again.wait() != 0:
             return f"stage {number} ended with {again.process.returncode}: {again.said[-300:]}"
+        if "Traceback" in again.said:
+            return f"stage {number} went on with a traceback: {again.said[-300:]}"
         return self.lost(number, folder)
 
     def lost(self, number: int, folder: Path) -> str:

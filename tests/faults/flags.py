@@ -84,7 +84,7 @@ def refused_at_once(folder: Path, number: int, flags: dict[str, Any], named: str
     except UserError as error:
         if named not in str(error) or "\n" in str(error):
             return outcome(1, f"stage {number} with {flags or named}: {error}")
-    except BaseException as error:
+    except (Exception, SystemExit) as error:
         what = f"stage {number} with {flags or named}: {type(error).__name__}: {error}"
         return outcome(1, what)._replace(tracebacks=1)
     else:

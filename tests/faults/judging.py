@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import stages
+
 from faults.campaign import Campaign
 from faults.runs import Run
 
@@ -30,8 +32,8 @@ def sentence_or_success(stage: Run) -> str:
 
 def changed(before: Path, folder: Path) -> str:
     """Earlier artefacts must be whole."""
-    old = [p.relative_to(before) for p in before.rglob("*") if p.is_file()]
-    harmed = [str(p) for p in old if (folder / p).read_bytes() != (before / p).read_bytes()]
+    now = stages.contents(folder)
+    harmed = [name for name, old in stages.contents(before).items() if now.get(name) != old]
     return f"harmed: {', '.join(harmed)}" if harmed else ""
 
 

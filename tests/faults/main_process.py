@@ -49,7 +49,7 @@ def main_killed_while_writing(campaign: Campaign, number: int) -> Result:
     folder, caused, losses = campaign.fresh(number, "writing"), 0, []
     for fault in campaign.effort.writes:
         stage = Run(folder, number, fault=(fault, int(rng.integers(1, 4))), workers=0)
-        if stage.wait() != 0:
+        if stage.wait() == -signal.SIGKILL:
             caused += 1
             losses.append(orphans(stage))
     return outcome(caused, *losses, campaign.finish(number, folder))

@@ -184,7 +184,7 @@ def judge(case: Case, project: Path, scratch: Path) -> Verdict:
             tiny.stage(case.number, **flags)
     except UserError as error:
         verdict = _of_refusal(case, str(error))
-    except BaseException as error:
+    except (Exception, SystemExit) as error:
         sentence = system_trouble(error) if isinstance(error, OSError) else ""
         verdict = (
             _of_refusal(case, sentence) if sentence

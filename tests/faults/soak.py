@@ -15,7 +15,6 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,9 @@ import numpy as np
 import tiny
 
 from faults.runs import Run, differences
+from faults.workers import kill_worker
 from utils.runtime.cores import cores
-from utils.storage.artifacts import load_header, save_json
+from utils.storage.artifacts import demand_writable, load_header, save_json
 from utils.storage.networks import rnn_path, vae_path
 from utils.storage.provenance import ROOT, provenance
 
@@ -47,6 +47,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(chosen: argparse.Namespace) -> int:
     """Run the soak, print what it came to; returns the exit status."""
     flags = FULL | (TINY if chosen.soak_tiny else {})
+    if chosen.soak_json:
+        demand_writable({Path(chosen.soak_json): "soak"})
     with tempfile.TemporaryDirectory(prefix="faults_soak_") as name:
         harmed, undisturbed = Path(name) / "harmed", Path(name) / "undisturbed"
         for folder in (harmed, undisturbed):
@@ -57,11 +59,12 @@ def main(chosen: argparse.Namespace) -> int:
         figures["repeated"], figures["undisturbed_minutes"] = _go_through(undisturbed, flags)
         differ = differences(harmed, undisturbed)
     figures |= {"differences": differ, "flags": flags}
-    report(figures)
     if chosen.soak_json:
         save_json(chosen.soak_json, {"kind": "soak", **figures, "provenance": provenance()})
+    report(figures)
     ends = figures["stopped"], figures["resumed"], figures["repeated"]
-    sound = not differ and ends == (130, 0, 0) and figures["killed"] == figures["restarts"]
+    sound = not differ and ends == (130, 0, 0) and not figures["orphans"]
+    sound = sound and figures["killed"] == figures["restarts"]
     return 0 if sound else 1
 
 
@@ -105,7 +108,8 @@ def _harm(
         if not stage.runs:
             break
         memory.append(stage.memory())
-        noticed.append(_kill_one(stage, rng))
+        if (after := kill_worker(stage, rng)) is not None:
+            noticed.append(after)
     os.kill(stage.process.pid, signal.SIGINT)
     stopped = stage.wait()
     state = folder / "checkpoints" / "controller_evolution.npz"
@@ -129,17 +133,6 @@ def _beats(pause: float, deadline: float) -> Iterator[None]:
         yield
         following += pause
     time.sleep(max(0.0, deadline - time.monotonic()))
-
-
-def _kill_one(stage: Run, rng: np.random.Generator) -> float:
-    """Kill a worker; returns the seconds until that was noticed."""
-    workers = stage.workers()
-    victim = workers[rng.integers(len(workers))]
-    with suppress(ProcessLookupError):
-        os.kill(victim, signal.SIGKILL)
-    start = time.monotonic()
-    stage.wait_until(lambda: f"worker process {victim} was killed" in stage.said, 60)
-    return time.monotonic() - start
 
 
 def _go_through(folder: Path, flags: dict[str, Any]) -> tuple[int, float]:

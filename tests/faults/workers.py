@@ -38,7 +38,7 @@ def workers_killed(campaign: Campaign, number: int) -> Result:
         stage = Run(folder := campaign.fresh(number, "workers_killed"), number)
         while caused < wanted and stage.wait_until(stage.workers):
             time.sleep(rng.uniform(0, 0.3 * campaign.seconds(number)))
-            noticed = _kill_worker(stage, rng)
+            noticed = kill_worker(stage, rng)
             if noticed is not None:
                 caused, worst = caused + 1, max(worst, noticed)
         losses.append(ended_well(campaign, stage, folder, number))
@@ -47,7 +47,7 @@ def workers_killed(campaign: Campaign, number: int) -> Result:
     return outcome(caused, *losses, said=said, noticed=worst)
 
 
-def _kill_worker(stage: Run, rng: np.random.Generator) -> float | None:
+def kill_worker(stage: Run, rng: np.random.Generator) -> float | None:
     """Seconds until the main process says so; None where there was nobody to kill any more."""
     workers = stage.workers()
     if not workers or not stage.runs:

@@ -1,7 +1,6 @@
 """The history of a search: a row a generation, or last measurement, and a line to print on each."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 
@@ -53,7 +52,7 @@ def of_candidates(plan: Plan, generation: int, laps: Sequence[Sequence[Lap]]) ->
     scores = np.array([np.mean([lap.score for lap in row]) for row in new])
     complete = float(np.mean([lap.complete for row in new for lap in row]))
     return {
-        **{name: value for name, value in asdict(plan).items() if name in OF_TRACKS},
+        **{name: getattr(plan, name) for name in OF_TRACKS},
         "replayed": plan.tracks - min(map(len, new)),
         "duels": int(FITNESSES[plan.fitness].paired),
         "mean": float(scores.mean()),
@@ -67,7 +66,7 @@ def of_dreams(plan: Plan, returns: np.ndarray, dreamt: float) -> Row:
     """What the candidates' dreams came to: returns (candidates, starts), in points."""
     of_candidate = returns.mean(1)
     return {
-        **{name: value for name, value in asdict(plan).items() if name in OF_DREAMS},
+        **{name: getattr(plan, name) for name in OF_DREAMS},
         "dreamt": dreamt + returns.size * plan.horizon,
         "mean": float(of_candidate.mean()),
         "best": float(of_candidate.max()),

@@ -2,6 +2,8 @@
 
 import time
 
+from tqdm import tqdm
+
 from utils.runtime.workers import Workers
 
 
@@ -19,17 +21,9 @@ class Clock:
         return time.monotonic() - self._start
 
     def left(self, done: float) -> str:
-        """Hours and minutes until `done` reaches the total."""
+        """Time until `done` reaches the total, as HH:MM:SS."""
         speed = (done - self._first) / max(self.seconds, 1e-9)
-        return duration((self._total - done) / speed) if speed > 0 else "?"
-
-
-def duration(seconds: float) -> str:
-    """3725 -> '1 h 02 min'; 95 -> '1 min 35 s'."""
-    seconds = round(seconds)
-    if seconds >= 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
+        return tqdm.format_interval((self._total - done) / speed) if speed > 0 else "?"
 
 
 class Meter:
