@@ -37,6 +37,7 @@ EPOCHS = 4  # times that every frame is seen; a fifth would lower the error by 2
 BATCH = 128  # frames a step
 LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine; the paper's constant 1e-4 is slower
 KL_TOLERANCE = 0.5  # nats per latent dimension that are free of charge, as in the paper
+KL_RAMP = 0.4  # of the training, in which KL's weight rises from 0 to 1; else small things are lost
 POOL = 24  # episodes in memory at a time, about 250 MB, and as many again being read
 SEED = 1  # of the initial weights and of every shuffle
 WORKERS = cores()  # threads that read and unpack the next episodes; 0 reads in between
@@ -50,8 +51,9 @@ def main(argv: list[str] | None = None) -> None:
     s = settings(
         globals(), argv,
         LATENT_DIM=flag.whole(1, 1024), EPOCHS=flag.whole(1), BATCH=flag.whole(1),
-        LEARNING_RATE=flag.number(1e-9, 1), KL_TOLERANCE=flag.number(0), POOL=flag.whole(1),
-        SEED=flag.seed(), WORKERS=flag.processes(), THREADS=flag.processes(1),
+        LEARNING_RATE=flag.number(1e-9, 1), KL_TOLERANCE=flag.number(0),
+        KL_RAMP=flag.number(0, 1), POOL=flag.whole(1), SEED=flag.seed(),
+        WORKERS=flag.processes(), THREADS=flag.processes(1),
         ROLLOUTS=flag.folder(), CHECKPOINTS=flag.folder(),
     )  # fmt: skip
     target = vae_path(s.CHECKPOINTS)
@@ -59,7 +61,9 @@ def main(argv: list[str] | None = None) -> None:
     demand_writable({**outputs(target, "V"), frames_picture: "picture"})
     sweep(s.CHECKPOINTS)
     paths, fingerprint = rollouts(s.ROLLOUTS)
-    constants = ("LATENT_DIM", "EPOCHS", "BATCH", "LEARNING_RATE", "KL_TOLERANCE", "POOL", "SEED")
+    constants = (
+        "LATENT_DIM", "EPOCHS", "BATCH", "LEARNING_RATE", "KL_TOLERANCE", "KL_RAMP", "POOL", "SEED"
+    )  # fmt: skip
     made_from = {"rollouts": fingerprint, **{name: getattr(s, name) for name in constants}}
     if is_trained(target, "V", made_from):
         print(f"{target} is trained from these rollouts already; delete it to train again")
@@ -79,10 +83,12 @@ def main(argv: list[str] | None = None) -> None:
         batches = batches_of_frames(train, s.BATCH, s.POOL, rng, s.WORKERS)
         bar = tqdm(batches, f"epoch {epoch + 1}/{s.EPOCHS}", total=steps, unit="batch")
         for i, frames in enumerate(bar):
-            loss, parts = _loss(vae, frames, s.KL_TOLERANCE)
+            progress = training.progress(i / steps)
+            kl_weight = min(1.0, progress / s.KL_RAMP) if s.KL_RAMP else 1.0
+            loss, parts = _loss(vae, frames, s.KL_TOLERANCE, kl_weight)
             training.note(loss, parts)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(s.LEARNING_RATE, training.progress(i / steps))
+                group["lr"] = learning_rate(s.LEARNING_RATE, progress)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -99,9 +105,11 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{target} saved; next: {said}")
 
 
-def _loss(vae: VAE, frames: np.ndarray, tolerance: float) -> tuple[Tensor, dict[str, Tensor]]:
+def _loss(
+    vae: VAE, frames: np.ndarray, tolerance: float, kl_weight: float = 1.0
+) -> tuple[Tensor, dict[str, Tensor]]:
     with torch.autocast("cpu", torch.bfloat16, enabled=arithmetic() == "bfloat16"):
-        return vae.loss(torch.from_numpy(frames), tolerance)
+        return vae.loss(torch.from_numpy(frames), tolerance, kl_weight)
 
 
 @torch.no_grad()

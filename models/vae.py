@@ -55,23 +55,27 @@ class VAE(nn.Module):
         """z (B, Z) -> images (B, 3, 64, 64), from 0 to 1."""
         return self.decoder(z)
 
-    def loss(self, frames: Tensor, tolerance: float = 0.5) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, frames: Tensor, tolerance: float = 0.5, kl_weight: float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Negative evidence lower bound with the paper's tolerance on the KL term.
 
-        loss = sum of squared errors of an image + max(KL(q || N(0, 1)), tolerance * Z),
+        loss = sum of squared errors of an image + kl_weight * max(KL(q || N(0, 1)), tolerance * Z),
         averaged over the images. Both are sums: averaging the error over pixels would leave the KL
         term thousands of times too strong, and z would collapse.
 
         Args:
             frames: (B, 64, 64, 3) uint8.
             tolerance: nats per latent dimension that cost nothing more.
+            kl_weight: 1, or less while V has yet to find out what there is to be encoded (Bowman et
+                al., Generating Sentences from a Continuous Space, 2016).
         """
         mu, logvar = self.encode(frames)
         decoded = self.decode(sample(mu, logvar)).float()
         wanted = frames.permute(0, 3, 1, 2).float().div_(255)
         reconstruction = F.mse_loss(decoded, wanted, reduction="sum") / len(frames)
         kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).float().sum(1)
-        loss = reconstruction + kl.clamp(min=tolerance * mu.shape[1]).mean()
+        loss = reconstruction + kl_weight * kl.clamp(min=tolerance * mu.shape[1]).mean()
         return loss, {"reconstruction": reconstruction, "kl": kl.mean()}
 
 

@@ -40,6 +40,14 @@ def test_vae_loss_is_summed_error_plus_kl_of_torch_distributions():
     assert loss.item() == pytest.approx((error + kl).item(), rel=1e-5)
 
 
+def test_kl_weighs_in_the_loss_what_it_is_told_to():
+    vae, images = VAE(8), frames(4)
+    for weight in (0.0, 0.25, 1.0):
+        torch.manual_seed(0)
+        loss, parts = vae.loss(images, tolerance=0.0, kl_weight=weight)
+        torch.testing.assert_close(loss, parts["reconstruction"] + weight * parts["kl"])
+
+
 def test_kl_below_the_tolerance_is_free():
     vae, images = VAE(8), frames(4)
     loss, parts = vae.loss(images, tolerance=100.0)
