@@ -52,7 +52,7 @@ from utils.world_model.training import Training, averages, is_trained, learning_
 HIDDEN = 256  # units of the LSTM, as in the paper; h has this length
 MIXTURES = 5  # Gaussians for every dimension of z, as in the paper
 EPOCHS = 12  # times that every episode is seen; 0 leaves M as random as it begins
-NOISE = 1.0  # share of V's doubt by which z is drawn around mu, as in the paper; 0 learns mu
+NOISE = 1.0  # of V's uncertainty, with which z is drawn around mu as in the paper; 0 learns mu
 BATCH = 16  # episodes side by side
 LENGTH = 100  # frames through which the gradient flows back: two seconds
 LEARNING_RATE = 2e-3  # falls to 2 % of it along a cosine
@@ -61,7 +61,7 @@ TEMPERATURE = 0.5  # of the film's dream: 0 is the likeliest future, 1 as uncert
 SEED = 1  # of the initial weights, the shuffles and every draw of z
 WORKERS = cores()  # threads that read the latents
 THREADS = cores()  # processor cores for the network
-DRIVES = 0  # so many of the agent's own teach a second M, in which C learns; 0 trains M itself
+DRIVES = 0  # of the agent, from which a second M learns, in which C dreams; 0 trains M itself
 OWN_EPOCHS = 8  # of the second M, over the newest drives and those that it knows already
 OWN_LENGTH = 32  # frames through which its gradient flows back: shorter chunks, more steps
 OLD = 24  # drives of LATENTS that the second M goes through again, lest it forgets them

@@ -21,6 +21,11 @@ Stopped, it goes on from the last finished generation when run again; with more 
 where it ended. The constants below are for a new search: one that goes on keeps its own settings,
 except those given as flags, and says so; START, FEATURES, SIGMA, SEED and ENV_ID can no longer
 change, and GENERATIONS, WORKERS and folders are taken from here.
+
+On the track some of them change by themselves (utils/evolution/schedule.py): beginners race on one
+track; MOST_SIGMA and GRASS_COST are halved once they drive, and whenever the mean stands still. The
+second time POPULATION is doubled and MEAN_RATE halved, and with FITNESS "duels" it goes on with
+"full_duels", LASTING 0.8 and MOST_DIFFERENCE 1000.
 """
 
 from utils.runtime.start import run
@@ -55,27 +60,27 @@ from utils.world_model.starts import Moments
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
 START = "zeros"  # as in the paper: nobody shows C how; "imitation" first copies the autopilot
-WORLD = "track"  # where candidates drive; a frame of M's "dream" takes a twentieth of the time
+WORLD = "track"  # where candidates drive; M's "dream" is twenty to forty times as fast
 FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is worth
-GENERATIONS = 44  # more go on from where the last run ended; 12 after an imitation
-POPULATION = 144  # candidates a generation, twice as many of masters; 48 after an imitation
-TRACKS = 2  # races of each candidate, one as long as few laps are complete; 12 without duels
+GENERATIONS = 44  # more go on from where the last run ended
+POPULATION = 144  # candidates a generation; an even number for duels
+TRACKS = 2  # races of each candidate; use 12 with FITNESS "score"
 REPLAYED = 1  # of them repeat tracks that went badly of late
-LASTING = 0.0  # share of a track's record that outlasts a race there, of masters 0.8
+LASTING = 0.0  # share of what is known of a bad track that outlasts another race there
 SIGMA = 0.03  # first step size in standardised features; 0.01 wrecks an imitation, 0.002 does not
 LEAST_SIGMA = 0.0  # nearer candidates differ by less than the luck of their tracks
-MOST_SIGMA = 0.06  # a wider population is mostly wrecks; halved once it drives, and on plateaus
+MOST_SIGMA = 0.06  # a wider population is mostly wrecks
 MEAN_RATE = 4.0  # times the proposed step: long ones of near candidates, since wide ones are wrecks
-FITNESS = "duels"  # of mirror images, of masters "full_duels"; "score" after an imitation
-MOST_DIFFERENCE = 40.0  # points that a duel on one track is won by at most, of masters 1000
-GRASS_COST = 0.3  # points a wheel and frame off the road in duels; halved with MOST_SIGMA
+FITNESS = "duels"  # of mirror images; "full_duels" count to the end of the race; or "score"
+MOST_DIFFERENCE = 40.0  # points that a duel on one track is won by at most
+GRASS_COST = 0.3  # points a wheel and frame off the road in duels
 PATIENCE = 100  # frames without a new tile after which a candidate's race is given up
 STARTS = 8  # dreams of each candidate, from moments of real drives
 HORIZON = 600  # frames of each; in 250 C learns full gas, and leaves the road right after them
 TEMPERATURE = 1.0  # of the dream: as uncertain as M is; 0 would be its likeliest future
 OWN = 0.4  # share of the dreams that begin in the agent's own drives, once there are any
-FAILING = 0.3  # further share, beginning up to three seconds before the agent came to grief
-BEGINNING = 0.15  # further share, from the first frame of a race: every race has to pass there
+FAILING = 0.3  # share that begin there up to three seconds before the agent came to grief
+BEGINNING = 0.15  # share that begin there with the first frame: every race has to pass it
 AVERAGED = 8  # generations whose means C is the average of, where no race says which is best
 SELECT_TRACKS = 200  # selection seeds on which the distribution's mean is measured
 SELECT_EVERY = 4  # generations between two measurements

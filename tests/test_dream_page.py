@@ -20,9 +20,8 @@ from models.mdn_rnn import LOG_SIGMA_RANGE
 from utils.drivers import keyboard
 from utils.evolution.dreaming import LOST, PACE_KEPT
 from utils.pictures.dream_page import MOMENTS, TEMPERATURE, write_page
-from utils.pictures.film import FPS
 from utils.runtime.errors import UserError
-from utils.simulator.envs import FAST_ID
+from utils.simulator.envs import FAST_ID, FPS
 from utils.storage.artifacts import kind_of
 from utils.storage.networks import (
     TrainedAgent,

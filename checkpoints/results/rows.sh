@@ -30,7 +30,7 @@ report $all autopilot --driver autopilot
 # C without a teacher, on the track
 python 05_train_controller.py
 report $all default
-python 05_train_controller.py --generations 130
+python 05_train_controller.py --generations 124
 report $all shipped
 
 # C in the dream only, with an M that learns from the agent's drives; then on the track
@@ -44,7 +44,8 @@ for round in $(seq 16); do
 done
 report $dream dream
 [ -e $dream/track_evolution.npz ] || cp $dream/controller_evolution.npz $dream/track_evolution.npz
-python 05_train_controller.py --name track --world track --population 144 --generations 260 --checkpoints $dream
+python 05_train_controller.py --name track --world track --population 72 --mean-rate 1 --select-tracks 0 \
+    --generations 137 --checkpoints $dream
 report $dream track --controller track
 
 # C in the dream of an M that never sees its drives: of stage 04's, and of one that never learnt anything
@@ -59,7 +60,7 @@ for home in $never_own $random_m; do
 done
 
 # V, M and C from random and own driving alone, in three rounds: what a C drives, the next V and M learn from
-before=
+before= generations=(0 10 112 44) # of each round
 for round in 1 2 3; do
     home=checkpoints/nobody_$round driven=data/nobody/$round latents=data/nobody/${round}_latents
     python 01_collect_rollouts.py --autopilot-episodes 0 --random-episodes 120 --rollouts $driven
@@ -69,7 +70,7 @@ for round in 1 2 3; do
     python 02_train_vae.py --rollouts $driven --checkpoints $home
     python 03_encode_dataset.py --rollouts $driven --latents $latents --checkpoints $home
     python 04_train_mdn_rnn.py --rollouts $driven --latents $latents --checkpoints $home
-    python 05_train_controller.py --generations $((10 * round * round)) --checkpoints $home
+    python 05_train_controller.py --generations ${generations[round]} --checkpoints $home
     before=$home
 done
 report $before nobody

@@ -12,16 +12,16 @@ import gymnasium as gym
 import numpy as np
 import pygame
 
-from utils.pictures import cockpit, film
+from utils.pictures import cockpit
 from utils.pictures.cockpit import Cockpit, OtherWorld, Thoughts
 from utils.pictures.drawing import DRIVING
 from utils.runtime.errors import UserError
-from utils.simulator.envs import HOTTEST, has_display
+from utils.simulator.envs import FPS, HOTTEST, has_display
 from utils.simulator.road import road_of
 
 MOST_BRAKE = 0.8  # at 0.9 the wheels lock and the car no longer steers
 
-FRAME = 1 / film.FPS  # seconds
+FRAME = 1 / FPS  # seconds
 
 # How far each control moves in a frame while its key is held.
 STEER_RATE = 0.08
@@ -151,7 +151,7 @@ class Keyboard:
         self.quit = False
         self._road = road_of(env)
         self._window, self._copilot = window, copilot
-        self._hand_back = hand_back * film.FPS  # in frames
+        self._hand_back = hand_back * FPS  # in frames
         self._canvas = np.empty((*DRIVING[::-1], 3), np.uint8)
         self._beside = False
         self._shown = False
@@ -301,7 +301,7 @@ class Keyboard:
 
     def _readings(self) -> dict[str, str]:
         score = f"{self._road.score:.1f}"
-        seconds = f"{(len(self._scores) - 1) / film.FPS:.2f} s"
+        seconds = f"{(len(self._scores) - 1) / FPS:.2f} s"
         took = {"FRAME TIME": f"{1000 * self._took:.0f} ms"}
         if self._road.dreamt:
             temperature = f"{self._road.temperature:g}"
@@ -324,12 +324,12 @@ class Keyboard:
 
 def doubt(rewards: np.ndarray) -> str:
     """Why a dream with these rewards (T,) can be of no road that exists; "" while it may be."""
-    if rewards[-film.FPS :].sum() > MOST_IN_A_SECOND:
+    if rewards[-FPS:].sum() > MOST_IN_A_SECOND:
         what = f"no car earns {MOST_IN_A_SECOND:.0f} points in a second"
     elif rewards.sum() > LAP:
         what = f"no lap is worth {LAP:.0f} points"
     elif len(rewards) >= LOST and rewards[-LOST:].sum() <= 0:
-        what = f"nothing gained for {LOST / film.FPS:.0f} seconds"
+        what = f"nothing gained for {LOST / FPS:.0f} seconds"
     else:
         return ""
     return f"The dream has gone astray: {what}. Enter begins another."

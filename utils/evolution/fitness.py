@@ -2,7 +2,8 @@
 which steps towards the fittest.
 
 A fitness says what a race is worth, in points, and how the candidates' points are compared; a new
-one is a line in `FITNESSES`. A dream is worth what M predicts.
+one is a line in `FITNESSES`, and then `--fitness NAME`. A dream is worth what M predicts, whatever
+the fitness; and only a search by "duels" goes over to a master's plan by itself.
 """
 
 from collections.abc import Callable, Sequence

@@ -33,9 +33,8 @@ from utils.pictures.drawing import (
 )
 from utils.pictures.left_out import leave_out
 from utils.runtime.errors import UserError
+from utils.simulator.envs import FPS
 from utils.storage.artifacts import atomic_path
-
-FPS = 50  # CarRacing's own clock, so a film runs at the speed of the race
 
 DREAM = 448  # 64 pixels seven times
 HALF = (604, 352)  # a picture's width and height where two stand side by side

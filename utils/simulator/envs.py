@@ -13,6 +13,7 @@ FAST_ID = "FastCarRacing-v0"
 DREAM_ID = "DreamCarRacing-v0"
 ENV_IDS = (STOCK_ID, FAST_ID, DREAM_ID)
 FRAME_SIZE = 64  # the agent sees 64x64x3, as in the World Models paper
+FPS = 50  # frames a second, by the game's own clock
 MAX_FRAMES = 1000  # of one race
 HOTTEST = 10.0  # temperature of a dream
 

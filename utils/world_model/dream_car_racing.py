@@ -17,7 +17,7 @@ from gymnasium.error import InvalidAction
 from models.dream import DreamWorld, Luck
 from models.vae import decoded
 from utils.runtime.errors import UserError
-from utils.simulator.envs import HOTTEST, enlarge
+from utils.simulator.envs import FPS, HOTTEST, enlarge
 from utils.storage.artifacts import files
 from utils.storage.networks import load_dreaming, load_vae
 from utils.world_model.latents import load_latents, load_of
@@ -52,7 +52,7 @@ class DreamCarRacing(gym.Env[np.ndarray, np.ndarray]):
         UserError: an option is none of these, or a file is missing, damaged, or made for another V.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 (Gymnasium's way)
+    metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012 (Gymnasium's way)
 
     def __init__(
         self,
