@@ -177,7 +177,7 @@ def _autopilot(s) -> dict[str, float]:
 
 
 def _options(s) -> dict[str, Any]:
-    """Of the environment."""
+    """What else the environment is made with."""
     if s.ENV_ID != DREAM_ID:
         return {}
     return {

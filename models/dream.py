@@ -22,7 +22,7 @@ class Luck(NamedTuple):
 
     @classmethod
     def draw(cls, rng: np.random.Generator, count: int, sizes: dict[str, int]) -> "Luck":
-        """Those of `count` dreams by an M of these sizes."""
+        """The random numbers of `count` dreams by an M of these sizes."""
         latent_dim, mixtures = sizes["latent_dim"], sizes["mixtures"]
         gumbel = rng.gumbel(size=(count, latent_dim, mixtures)).astype(np.float32)
         normal = rng.standard_normal((count, latent_dim), np.float32)

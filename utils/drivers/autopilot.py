@@ -12,8 +12,8 @@ from utils.drivers import racing_line
 
 # Steering: pure pursuit (Coulter 1992) of a point ahead on the line, corrected for the slip of
 # the car. Lengths in units, angles in radians, speeds in units/s. Tuned on lap times.
-NEAREST_AIM = 2.5  # distance to the point aimed at, when standing ...
-AIM_TIME = 0.183  # ... and its growth with speed, s
+NEAREST_AIM = 2.5  # distance to the point aimed at, when standing
+AIM_TIME = 0.183  # growth of that distance with speed, s
 SLIP_IN_AIM = 0.213  # share of the slip angle that counts as already pointing to the aim
 WHEELBASE = 4.108  # front-wheel angle per curvature at low speed
 YAW_GAIN = 0.015  # front-wheel angle per yaw rate that is missing, s
@@ -152,8 +152,8 @@ class Autopilot:
     def _follow(self, x: float, y: float) -> float:
         """Move the index downhill to the nearest point around it; return the distance.
 
-        Only neighbours are compared, so that another part of the track close by draws no car
-        over, unless it has strayed very far.
+        Only neighbours are compared, so that another part of the track close by does not capture
+        the car, unless it has strayed very far.
         """
         xs, ys, index = self._x, self._y, self._index
         nearest = (xs[index] - x) ** 2 + (ys[index] - y) ** 2

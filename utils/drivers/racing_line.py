@@ -14,8 +14,8 @@ ROUNDING = 4.0  # standard deviation of the Gaussian that rounds kinks and curva
 ROAD_GRIP = 219.0  # largest acceleration with four wheels on the road, units/s^2 (measured)
 ENGINE = 43.7  # acceleration under full gas, units/s^2 (measured)
 TOP_SPEED = 100.0  # the physics engine caps the car here, units/s
-GRIP = 0.94  # share of ROAD_GRIP that a driver may use for cornering ...
-BRAKING = 0.712  # ... and for braking; both tuned on lap times
+GRIP = 0.94  # share of ROAD_GRIP that a driver may use for cornering, tuned on lap times
+BRAKING = 0.712  # share of it for braking, likewise
 
 STATION = 3.5  # distance between the optimiser's variables, units: as dense as the track's tiles
 STATION_ROUNDING = 1.5  # standard deviation of the filter over them, stations

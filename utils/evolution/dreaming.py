@@ -126,7 +126,7 @@ def _warmed_up(world: DreamWorld, starts: Starts, of_row: Tensor) -> list[Tensor
 
 
 def _luck(dreams: Dreams, world: DreamWorld) -> Luck:
-    """Of all frames (T, S, ...), by each start's own seed."""
+    """The luck of all frames, (T, S, ...), drawn by each start's own seed."""
     drawn = [Luck.draw(np.random.default_rng(s), dreams.horizon, world.sizes) for s in dreams.seeds]
     return Luck(*(torch.stack(parts, 1) for parts in zip(*drawn, strict=True)))
 

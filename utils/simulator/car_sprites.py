@@ -16,12 +16,12 @@ from gymnasium.envs.box2d import car_dynamics as car
 from gymnasium.envs.box2d import car_racing as stock
 
 FULL_ZOOM = stock.ZOOM * stock.SCALE  # window pixels per unit, once the first second is over
-ANGLES = 21  # joint angles in a front wheel's table, ...
-ANGLE_LIMIT = 0.42  # ... from minus to plus this many radians (the joint stops softly at 0.4)
+ANGLES = 21  # joint angles in a front wheel's table
+ANGLE_LIMIT = 0.42  # the largest of them, to either side, radians (the joint stops softly at 0.4)
 PHASES = 48  # rolling positions in a wheel's table
 ANGLES_PER_RADIAN = (ANGLES - 1) / (2 * ANGLE_LIMIT)
 PHASES_PER_RADIAN = PHASES / math.tau
-WHITE_ARC = 1.2  # radians of a tyre's circumference that are grey
+STRIPE_ARC = 1.2  # radians of a tyre's circumference that are grey
 HULL_COLOR = (204, 0, 0)
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
@@ -157,7 +157,7 @@ def _draw_wheel(surface, zoom: float, number: int, angle: float, phase: float) -
         return [(x0 + cos * x - sin * y, y0 + sin * x + cos * y) for x, y in corners]
 
     _draw_polygon(surface, car.WHEEL_COLOR, zoom, rectangle(-WHEEL_Y, WHEEL_Y))
-    ends = [(math.cos(a), math.sin(a)) for a in (phase, phase + WHITE_ARC)]
+    ends = [(math.cos(a), math.sin(a)) for a in (phase, phase + STRIPE_ARC)]
     if any(sin <= 0 for _, sin in ends):  # the stripe is not wholly below the tyre
         y1, y2 = (WHEEL_Y * (math.copysign(1, cos) if sin > 0 else cos) for cos, sin in ends)
         _draw_polygon(surface, car.WHEEL_WHITE, zoom, rectangle(y1, y2))

@@ -38,17 +38,17 @@ class Road:
 
     @property
     def total_tiles(self) -> int:
-        """Of the whole lap."""
+        """How many tiles the whole lap has."""
         return len(self._race.track)
 
     @property
     def wheels_on_grass(self) -> int:
-        """From 0 to 4."""
+        """How many of the four wheels are off the road."""
         return sum(not wheel.tiles for wheel in self._race.car.wheels)
 
     @property
     def position(self) -> tuple[float, float]:
-        """Of the car, in the track's units."""
+        """Where the car is, in the track's units."""
         return tuple(self._race.car.hull.position)
 
     def centre_line(self) -> np.ndarray:
@@ -75,7 +75,7 @@ class NoRoad(Road):
 
     @property  # type: ignore[override]
     def temperature(self) -> float:
-        """Of the dream, from 0 on."""
+        """How uncertain the dream is: 0 is M's likeliest future, 1 what M believes."""
         return self._race.temperature
 
     @temperature.setter
@@ -87,7 +87,7 @@ class NoRoad(Road):
         return np.zeros((0, 2))
 
     def missed(self) -> list[int]:
-        """None."""
+        """No tile, since there are none."""
         return []
 
 

@@ -29,8 +29,8 @@ from utils.storage.provenance import ROOT, commit
 
 HEADER = "header.json"
 PAGE_MARK = b"<!doctype html><!-- a dream by 06_evaluate.py -->"  # with which our pages begin
-MOST_BYTES = 2 << 30  # a file that claims to unpack to more than this is not one of ours,
-MOST_SHRUNK = 300  # unless it is large itself: nothing that we write shrinks more than 230 times
+MOST_BYTES = 2 << 30  # to which a file may claim to unpack, or to more if it is large itself:
+MOST_SHRUNK = 300  # times its own size; nothing that we write shrinks more than 230 times
 OLD = 6 * 3600  # seconds; nobody still writes at a temporary file that has not changed for so long
 
 UNSOUND = {  # of a file of each kind: what to do with it, where running MAKES is not enough

@@ -31,7 +31,7 @@ class Starts(NamedTuple):
     seen: np.ndarray  # (N,) int64, how many of FRAMES there are; before them are zeros
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Starts":
-        """Some of them."""
+        """The moments at these indices."""
         return Starts(*(array[indices] for array in self))
 
 
@@ -86,24 +86,25 @@ class Moments:
         Args:
             own: share of them out of the agent's own drives, where there are any.
             failing: further share of them, some time before the agent came to grief.
-            beginning: further share of them, the first frame of a race of either's.
+            beginning: further share of them, the first frame of a drive, of the agent's own where
+                there are any.
         """
         shares = (failing, own, beginning)
         return together([self._choose_one(rng, *np.cumsum(shares)) for _ in range(count)])
 
     def _choose_one(
-        self, rng: np.random.Generator, failing: float, own: float, beginning: float
+        self, rng: np.random.Generator, failing_to: float, own_to: float, beginning_to: float
     ) -> Starts:
-        kind = rng.random()
-        paths = self._own if self._own and kind < beginning else self._others
+        kind = rng.random()  # 0 to failing_to: a failure; up to own_to: any own frame; and so on
+        paths = self._own if self._own and kind < beginning_to else self._others
         if not paths and self._kept:
             return self._kept.take([int(rng.integers(len(self._kept.seen)))])
         path = paths[rng.integers(len(paths))]
         latents = self._load(path, rng.random() >= 0.5)
-        if own <= kind < beginning:
+        if own_to <= kind < beginning_to:
             return start_at(latents, 0)
         t = int(rng.integers(len(latents.action) + 1))
-        failures = _failures(latents) if paths is self._own and kind < failing else []
+        failures = _failures(latents) if paths is self._own and kind < failing_to else []
         if failures:
             t = max(0, failures[rng.integers(len(failures))] - int(rng.integers(*BEFORE)))
         return start_at(latents, t)
@@ -123,7 +124,7 @@ def some_moment(latents: Latents, rng: np.random.Generator) -> Starts:
 
 
 def together(starts: Sequence[Starts]) -> Starts:
-    """All of them as one."""
+    """All these moments in one `Starts`."""
     return Starts(*(np.concatenate(arrays) for arrays in zip(*starts, strict=True)))
 
 
