@@ -1,7 +1,8 @@
 """Drivers that are not the agent, by name; a new one is one line here.
 
-Stage 06 lets it race (`--driver NAME`). To record it in stage 01, give it tracks in
-`utils.simulator.seeds` and a number of episodes there.
+Stage 06 lets it race (`--driver NAME`). To record it, too, give it a range of tracks in
+`utils.simulator.seeds.ROLLOUTS`, and in stage 01 a constant with its number of episodes, which
+`record_others` hands on.
 """
 
 from collections.abc import Callable
