@@ -93,8 +93,17 @@ def test_01_collects_again_what_was_made_by_other_settings(project):
     before = contents(project / "data" / "rollouts")
     said = tiny.stage(1, **FLAGS[1], noise=0.3)
     assert "1 of 3 episodes are there already" in said  # the random driver has no such setting
+    assert "2 were made with other settings" in said
     after = contents(project / "data" / "rollouts")
     assert [name for name in EPISODES if before[name] != after[name]] == EPISODES[:2]
+
+
+def test_01_logs_beside_the_folder_in_which_it_is_started(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    tiny.stage(1, **FLAGS[1] | {"autopilot_episodes": 0}, rollouts=".")
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "here.csv", "here.png"}
+    assert len(list((tmp_path / "here").iterdir())) == 1
 
 
 def test_01_adds_episodes_to_those_that_are_there(project):

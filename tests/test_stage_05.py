@@ -74,11 +74,13 @@ def test_05_resumes_and_says_so(project):
     parameters = load_agent("checkpoints").parameters
     said = tiny.stage(5, **FLAGS[5])
     assert "resuming at generation 2" in said
+    assert "asks for 2: no more to evolve" in said
     assert read_log("checkpoints/controller.csv") == before
     assert np.array_equal(load_agent("checkpoints").parameters, parameters)
 
     said = tiny.stage(5, **FLAGS[5] | {"generations": 3})
     assert "resuming at generation 2" in said
+    assert "no more" not in said
     after = read_log("checkpoints/controller.csv")
     assert after[:3] == before
     assert [row["generation"] for row in after] == [0, 1, 2, 2, 3]
