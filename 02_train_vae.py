@@ -4,7 +4,7 @@ Reads    data/rollouts/*.npz
 Writes   checkpoints/vae.pt
          checkpoints/vae.csv and vae.png (the learning curves)
          checkpoints/vae_frames.png (real frames over what V makes of them)
-Time     7 minutes on two cores with bfloat16, twice as many without
+Time     5 minutes on two cores with bfloat16, 16 without
 Run      python 02_train_vae.py
 
 Stopped, it goes on from the last finished epoch when run again.

@@ -11,7 +11,7 @@ Writes   checkpoints/NAME.pt, the best measured mean of the search distribution;
          checkpoints/NAME.csv and NAME.png (the learning curve)
          checkpoints/NAME_evolution.npz (the whole state of the evolution)
          data/imitation/NAME/*.npz (finished rounds of the imitation)
-Time     an hour and a half on two cores
+Time     an hour and a quarter on two cores with bfloat16, a few hours without
 Run      python 05_train_controller.py
          python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --fitness score
          --population 48 --tracks 12 --replayed 0 --mean-rate 0.5 --generations 12
@@ -62,7 +62,7 @@ from utils.world_model.starts import Moments
 START = "zeros"  # as in the paper: nobody shows C how; "imitation" first copies the autopilot
 WORLD = "track"  # where candidates drive; M's "dream" is twenty to forty times as fast
 FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is worth
-GENERATIONS = 44  # more go on from where the last run ended
+GENERATIONS = 88  # more go on from where the last run ended
 POPULATION = 144  # candidates a generation; an even number for duels
 TRACKS = 2  # races of each candidate; use 12 with FITNESS "score"
 REPLAYED = 1  # of them repeat tracks that went badly of late
