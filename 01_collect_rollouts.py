@@ -43,7 +43,7 @@ from utils.runtime.errors import UserError
 from utils.runtime.progress import run_jobs
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
-from utils.storage.artifacts import demand_writable, files, load_header, sweep
+from utils.storage.artifacts import beside, demand_writable, files, load_header, sweep
 from utils.storage.logs import write_log
 from utils.storage.networks import load_rnn, load_vae
 from utils.world_model.collection import (
@@ -95,8 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     if s.AGENT_EPISODES and s.KEYBOARD_EPISODES:
         raise UserError("either the agent drives (--agent-episodes) or you (--keyboard-episodes).")
     directory = s.OWN_ROLLOUTS if s.AGENT_EPISODES else s.ROLLOUTS
-    itself = Path(directory) if Path(directory).name else Path.cwd()
-    log, picture = (itself.with_name(itself.name + suffix) for suffix in (".csv", ".png"))
+    log, picture = beside(directory, ".csv"), beside(directory, ".png")
     curve = Path(s.CHECKPOINTS) / "own_drives.png"
     demand_writable(
         {Path(directory, "*.npz"): "rollout", log: "log by seed", picture: "picture"}
@@ -123,8 +122,7 @@ def main(argv: list[str] | None = None) -> None:
         own_drives(curve, [header for header in headers if header.get("driver") == "agent"])
     said = stage_command("02_train_vae", rollouts=directory)
     if s.AGENT_EPISODES:
-        beside = itself.with_name("latents")
-        places = {"latents": beside, "checkpoints": s.CHECKPOINTS}
+        places = {"latents": log.with_name("latents"), "checkpoints": s.CHECKPOINTS}
         said = stage_command("03_encode_dataset", rollouts=directory, **places)
     print(f"{len(paths)} episodes in {directory}; next: {said}")
 
@@ -162,7 +160,7 @@ def not_collected(planned: Sequence[Any]) -> list[Any]:
     if len(missing) < len(planned):
         print(f"{len(planned) - len(missing)} of {len(planned)} episodes are there already")
     if stale := sum(Path(assignment.path).exists() for assignment in missing):
-        print(f"{stale} were made with other settings, and are driven again with these")
+        print(f"{stale} were made with other settings or are damaged, and are driven again")
     return missing
 
 

@@ -23,7 +23,7 @@ from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.progress import run_jobs
 from utils.runtime.workers import OneAtATime, Workers
-from utils.storage.artifacts import demand_writable, files, kind_of, sweep
+from utils.storage.artifacts import beside, demand_writable, files, kind_of, sweep
 from utils.storage.networks import load_vae
 from utils.world_model.episodes import rollouts
 from utils.world_model.latents import encode, encodings, is_encoded, load_latents
@@ -43,13 +43,13 @@ def main(argv: list[str] | None = None) -> None:
         WORKERS=flag.processes(), ROLLOUTS=flag.folder(), LATENTS=flag.folder(),
         CHECKPOINTS=flag.folder(),
     )  # fmt: skip
-    picture = s.LATENTS.rstrip("/") + ".png"
+    picture = beside(s.LATENTS, ".png")
     latents = Path(s.LATENTS, "*.npz")
-    kinds = {latents: "latents", mirror_image(latents): "latents", Path(picture): "picture"}
+    kinds = {latents: "latents", mirror_image(latents): "latents", picture: "picture"}
     demand_writable(kinds)
     paths, _ = rollouts(s.ROLLOUTS)
     vae, header = load_vae(s.CHECKPOINTS)
-    sweep(Path(picture).parent, Path(picture).stem)
+    sweep(picture.parent, picture.stem)
     jobs = encodings(paths, s.LATENTS, header["fingerprint"])
     wanted = {Path(job.latents) for job in jobs}
     places = sorted({path.parent for path in wanted})

@@ -7,6 +7,7 @@ import pickle
 import time
 import zipfile
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,6 +232,13 @@ def test_a_missing_file_is_said_to_be_looked_for_elsewhere_than_in_the_project(
 ])  # fmt: skip
 def test_a_missing_file_is_made_by_the_command_that_writes_it_there(path, kind, command):
     assert artifacts.remedy(path, kind, missing=True) == f"run {command}"
+
+
+def test_a_file_beside_a_folder_bears_its_name_however_the_folder_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in "data/x", "data/x/", Path("data/x"):
+        assert artifacts.beside(folder, ".csv") == Path("data/x.csv")
+    assert artifacts.beside(".", ".png") == tmp_path.with_name(tmp_path.name + ".png")
 
 
 def test_an_unsound_file_is_deleted_first_where_its_stage_would_not_replace_it():

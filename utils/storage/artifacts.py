@@ -33,7 +33,7 @@ MOST_BYTES = 2 << 30  # to which a file may claim to unpack, or to more if it is
 MOST_SHRUNK = 300  # times its own size; nothing that we write shrinks more than 230 times
 OLD = 6 * 3600  # seconds; nobody still writes at a temporary file that has not changed for so long
 
-UNSOUND = {  # of a file of each kind: what to do with it, where running MAKES is not enough
+UNSOUND = {  # of a file of each kind: what to do with it, unless its stage replaces it anyway
     "rollout": "delete it and {make}",
     "latents": "delete it and {make}",
     "starts": "delete it and {make}",
@@ -92,6 +92,12 @@ def files(folder: str | Path) -> list[Path]:
     """The .npz files of a folder by name, without hidden and half-written ones."""
     paths = Path(folder).glob("*.npz")
     return sorted(p for p in paths if not p.name.startswith(".") and ".tmp." not in p.name)
+
+
+def beside(folder: str | Path, suffix: str) -> Path:
+    """The file next to a folder that bears its name: data/rollouts -> data/rollouts.csv."""
+    folder = Path(folder) if Path(folder).name else Path.cwd()  # "." has no name
+    return folder.with_name(folder.name + suffix)
 
 
 @contextmanager
