@@ -138,7 +138,7 @@ def test_05_leaves_the_same_files_when_a_node_is_killed_and_another_joins(two, t
     two.add("late")
     assert stage.wait() == 0, stage.said
     assert stage.said.count(f"2 nodes with 2 processes {AT_WORK}") == 2
-    assert ", on 2 nodes with 2 processes, 0 s left" in stage.said
+    assert ", on 2 nodes with 2 processes, 00:00 left" in stage.said
     assert undisturbed.wait() == 0
     assert runs.differences(local, spread) == []
 
