@@ -162,9 +162,8 @@ def main(argv: list[str] | None = None) -> None:
 def dream_page(page: Path, s, agent: TrainedAgent) -> None:
     """The page on which anybody drives in the agent's dream."""
     try:
-        _, vae = load_vae(s.CHECKPOINTS)
         dreaming, _ = load_second_rnn(s.CHECKPOINTS, agent.origin["vae"], agent.origin["rnn"])
-        starts = load_starts(starts_path(s.CHECKPOINTS), vae)
+        starts = load_starts(starts_path(s.CHECKPOINTS), agent.vae_header)
         write_page(page, agent, dreaming, starts, s.CONTROLLER)
     except (OSError, UserError) as error:
         leave_out(page, error)

@@ -284,7 +284,7 @@ def test_page_and_package_have_the_same_constants(browser):
 
 def test_the_page_dreams_in_another_m_than_the_one_whose_h_c_reads(browser, tmp_path):
     (vae, rnn), (_, dreaming) = tiny.networks(), tiny.networks(seed=1)
-    agent, rng = TrainedAgent(vae, rnn, tiny.lively(0), {}), np.random.default_rng(0)
+    agent, rng = TrainedAgent(vae, rnn, tiny.lively(0), {}, {}, {}), np.random.default_rng(0)
     mu = rng.normal(size=(2, 51, tiny.LATENT_DIM)).astype(np.float32)
     starts = Starts(mu, rng.random((2, 50, 3), np.float32), np.array([50, 7]))
     write_page(tmp_path / "dream.html", agent, dreaming, starts, "two")

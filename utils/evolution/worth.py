@@ -22,16 +22,9 @@ from utils.runtime.progress import run_jobs
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 from utils.storage.artifacts import demand_writable, save_json, sweep
-from utils.storage.networks import (
-    TrainedAgent,
-    about,
-    load_agent,
-    load_rnn,
-    load_second_rnn,
-    load_vae,
-)
+from utils.storage.networks import TrainedAgent, about, load_agent, load_second_rnn
 from utils.storage.provenance import provenance
-from utils.world_model.episodes import episodes
+from utils.world_model.episodes import Recorder, episodes
 from utils.world_model.foresight import calibration, errors, mean_and_error
 from utils.world_model.latents import Latents, load_some
 from utils.world_model.starts import start_at, together
@@ -53,33 +46,26 @@ class RealDrives:
     def __init__(self, env_id: str, vae: VAE, rnn: MDNRNN) -> None:
         self._races = Races(env_id, vae, rnn)
         self._latent_dim = vae.sizes["latent_dim"]
-        self._noted: dict[int, list[tuple[np.ndarray, np.ndarray, float, bool]]] = {}
+        self._recorders: dict[int, Recorder] = {}
 
     def start(self, job_id: int, race: Race) -> None:
         """Begin a race."""
         self._races.start(job_id, race)
-        self._noted[job_id] = []
+        self._recorders[job_id] = Recorder()
 
     def advance(self) -> list[tuple[int, Latents]]:
         """One frame of every race; returns the drives that ended with it."""
         under_way = self._races.under_way
-        finished = self._races.advance()
+        finished = dict(self._races.advance())
+        drives = []
         for row, job_id, race in under_way:
             z = self._races.agent.features[row, : self._latent_dim].copy()
-            self._noted[job_id].append((z, race.action.copy(), race.reward, race.terminated))
-        return [(job_id, _latents(self._noted.pop(job_id))) for job_id, _ in finished]
-
-
-def _latents(noted: list[tuple[np.ndarray, np.ndarray, float, bool]]) -> Latents:
-    z, action, reward, terminated = zip(*noted, strict=True)
-    mu = np.stack([*z, z[-1]])  # V never sees the frame after the last action
-    return Latents(
-        mu,
-        np.full_like(mu, -np.inf),
-        np.stack(action),
-        np.array(reward, np.float32),
-        np.array(terminated),
-    )
+            self._recorders[job_id].note(z, race.action, race.reward, race.terminated)
+            if job_id in finished:  # V never sees the frame after the last action
+                drive = self._recorders.pop(job_id).episode(z)
+                doubt = np.full_like(drive.obs, -np.inf)
+                drives.append((job_id, Latents(drive.obs, doubt, *drive[1:4])))
+        return drives
 
 
 def measure_m(
@@ -100,12 +86,11 @@ def measure_m(
     path = Path(checkpoints) / "results" / f"{about('m', controller)}.json"
     demand_writable({path: "report on M", path.with_suffix(".png"): "picture"})
     sweep(path.parent)
-    agent, (_, vae) = load_agent(checkpoints, controller), load_vae(checkpoints)
+    agent = load_agent(checkpoints, controller)
     dreaming, header = load_second_rnn(checkpoints, agent.origin["vae"], agent.origin["rnn"])
-    _, first = load_rnn(checkpoints, vae["fingerprint"])
-    recorded, mark = load_some(episodes(latents, "latents"), vae)
+    recorded, mark = load_some(episodes(latents, "latents"), agent.vae_header)
     unseen = split(recorded)[1]
-    if first["made_from"].get("latents") != mark:
+    if agent.rnn_header["made_from"].get("latents") != mark:
         print(
             f"M was trained from other drives than {latents} holds: it may have seen those, every "
             "twentieth, by which it is measured."

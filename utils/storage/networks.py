@@ -130,30 +130,35 @@ def load_controller(
 
 
 class TrainedAgent(NamedTuple):
-    """V, M and C that belong together."""
+    """V, M and C that belong together, and the headers of their files."""
 
     vae: VAE
     rnn: MDNRNN
     parameters: np.ndarray  # of C, (867,) float32
-    origin: dict[str, Any]  # their fingerprints, and what C was taught by
+    vae_header: dict[str, Any]
+    rnn_header: dict[str, Any]
+    controller_header: dict[str, Any]
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a report says of the agent: the fingerprints, and how C was found."""
+        return {
+            "vae": self.vae_header["fingerprint"],
+            "rnn": self.rnn_header["fingerprint"],
+            "controller": self.controller_header["fingerprint"],
+            "controller_made_from": self.controller_header["made_from"],
+            "controller_generation": self.controller_header.get("generation"),
+            "controller_frames": self.controller_header.get("frames"),  # driven until it was found
+            "controller_core_hours": self.controller_header.get("core_hours"),
+        }
 
 
 def load_agent(checkpoints: str, name: str = "controller") -> TrainedAgent:
     """The agent whose C is called `name`."""
     vae, vae_header = load_vae(checkpoints)
     rnn, rnn_header = load_rnn(checkpoints, vae_header["fingerprint"])
-    path = controller_path(checkpoints, name)
-    parameters, header = load_controller(path, vae_header, rnn_header)
-    origin = {
-        "vae": vae_header["fingerprint"],
-        "rnn": rnn_header["fingerprint"],
-        "controller": header["fingerprint"],
-        "controller_made_from": header["made_from"],
-        "controller_generation": header.get("generation"),
-        "controller_frames": header.get("frames"),  # driven until it was found
-        "controller_core_hours": header.get("core_hours"),
-    }
-    return TrainedAgent(vae, rnn, parameters, origin)
+    parameters, header = load_controller(controller_path(checkpoints, name), vae_header, rnn_header)
+    return TrainedAgent(vae, rnn, parameters, vae_header, rnn_header, header)
 
 
 def is_made_from(path: Path, kind: str, made_from: dict[str, Any]) -> bool:

@@ -42,7 +42,7 @@ class Episode(NamedTuple):
 
 
 class Recorder:
-    """An episode under way."""
+    """An episode under way, in frames or in what V makes of them."""
 
     def __init__(self) -> None:
         self._frames: list[tuple[np.ndarray, np.ndarray, float, bool]] = []
@@ -52,7 +52,7 @@ class Recorder:
         self, frame: np.ndarray, action: np.ndarray, reward: float, ended: bool,
         by_agent: bool | None = None,
     ) -> None:  # fmt: skip
-        """What was seen, done, and gained by it; frame (64, 64, 3), action (3,).
+        """What was seen, done, and gained by it; frame (64, 64, 3), or z (Z,), and action (3,).
 
         Args:
             by_agent: who did it, where that may change from frame to frame.
