@@ -43,9 +43,11 @@ from utils.runtime.errors import UserError
 from utils.runtime.progress import run_jobs
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
-from utils.storage.artifacts import beside, demand_writable, files, load_header, sweep
+from utils.storage.artifacts import load_header
+from utils.storage.files import beside, files, sweep
 from utils.storage.logs import write_log
 from utils.storage.networks import load_rnn, load_vae
+from utils.storage.outputs import demand_writable
 from utils.world_model.collection import (
     COLUMNS,
     MOST_EPISODES,

@@ -26,8 +26,9 @@ from utils.pictures.plots import reconstructions
 from utils.runtime import command_line as flag
 from utils.runtime.command_line import settings, stage_command
 from utils.runtime.cores import cores
-from utils.storage.artifacts import demand_writable, sweep
+from utils.storage.files import sweep
 from utils.storage.networks import save_network, vae_path
+from utils.storage.outputs import demand_writable
 from utils.world_model.episodes import batches_of_frames, count_frames, load_rollout, rollouts
 from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
 

@@ -23,8 +23,9 @@ from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.progress import run_jobs
 from utils.runtime.workers import OneAtATime, Workers
-from utils.storage.artifacts import beside, demand_writable, files, kind_of, sweep
+from utils.storage.files import beside, files, sweep
 from utils.storage.networks import load_vae
+from utils.storage.outputs import demand_writable, kind_of
 from utils.world_model.episodes import rollouts
 from utils.world_model.latents import encode, encodings, is_encoded, load_latents
 from utils.world_model.mirror import mirror_image

@@ -32,7 +32,7 @@ from utils.runtime.command_line import settings, stage_command
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.simulator.envs import HOTTEST
-from utils.storage.artifacts import COLLECT, demand_writable, sweep
+from utils.storage.files import sweep
 from utils.storage.networks import (
     dreaming_path,
     load_dreaming,
@@ -41,6 +41,8 @@ from utils.storage.networks import (
     rnn_path,
     save_network,
 )
+from utils.storage.outputs import demand_writable
+from utils.storage.remedies import COLLECT
 from utils.world_model.chunks import batches, chunks, measure_features, rehearsal
 from utils.world_model.dream import dream_film
 from utils.world_model.episodes import episodes

@@ -54,8 +54,9 @@ from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock, Meter
 from utils.simulator import seeds
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST, MAX_FRAMES
-from utils.storage.artifacts import demand_writable, sweep
+from utils.storage.files import sweep
 from utils.storage.networks import load_rnn, load_second_rnn, load_vae
+from utils.storage.outputs import demand_writable
 from utils.world_model.starts import Moments
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----

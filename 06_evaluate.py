@@ -47,7 +47,7 @@ from utils.runtime.progress import run_jobs
 from utils.runtime.timing import Meter
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
-from utils.storage.artifacts import demand_writable, sweep
+from utils.storage.files import sweep
 from utils.storage.networks import (
     TrainedAgent,
     about,
@@ -56,6 +56,7 @@ from utils.storage.networks import (
     load_second_rnn,
     load_vae,
 )
+from utils.storage.outputs import demand_writable
 from utils.world_model.starts import load_starts, starts_path
 
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----

@@ -9,7 +9,7 @@ from gymnasium.envs.box2d.car_racing import CarRacing
 
 from utils.simulator.envs import shrink
 from utils.simulator.fast_car_racing import FastCarRacing
-from utils.storage.artifacts import atomic_path
+from utils.storage.files import atomic_path
 
 OPENING = 50  # frames of the zooming first second
 BEHAVIOURS = ("follow", "smooth", "full_gas", "locked", "spin", "off_track")

@@ -22,7 +22,6 @@ from utils.evolution.dreaming import LOST, PACE_KEPT
 from utils.pictures.dream_page import MOMENTS, TEMPERATURE, write_page
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FAST_ID, FPS
-from utils.storage.artifacts import kind_of
 from utils.storage.networks import (
     TrainedAgent,
     dreaming_path,
@@ -30,6 +29,7 @@ from utils.storage.networks import (
     load_dreaming,
     load_vae,
 )
+from utils.storage.outputs import kind_of
 from utils.world_model.starts import Starts, load_starts, starts_path, warm_up
 
 SHIPPED = tiny.ROOT / "checkpoints"

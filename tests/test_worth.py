@@ -17,7 +17,7 @@ from utils.evolution.worth import RealDrives, around, compared, moments, returns
 from utils.racing.race import Race
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FAST_ID
-from utils.storage.artifacts import files
+from utils.storage.files import files
 from utils.storage.networks import dreaming_path, load_dreaming, load_vae, rnn_path
 from utils.world_model.foresight import AHEAD, FRAMES, MOMENTS, calibration, errors
 from utils.world_model.latents import Latents

@@ -44,7 +44,8 @@ from benchmark.measuring import (
 )
 from benchmark.simulators import measure_memory, measure_simulators, record_races
 from benchmark.workers import measure_workers
-from utils.storage.artifacts import demand_writable, save_json
+from utils.storage.artifacts import save_json
+from utils.storage.outputs import demand_writable
 from utils.storage.provenance import ROOT, provenance
 
 

@@ -25,7 +25,8 @@ import torch
 from faults import soak
 from faults.campaign import QUICK, THOROUGH
 from faults.table import run_campaign
-from utils.storage.artifacts import demand_writable, save_json
+from utils.storage.artifacts import save_json
+from utils.storage.outputs import demand_writable
 from utils.storage.provenance import provenance
 
 

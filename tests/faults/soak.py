@@ -24,8 +24,9 @@ import tiny
 from faults.runs import Run, differences
 from faults.workers import kill_worker
 from utils.runtime.cores import cores
-from utils.storage.artifacts import demand_writable, load_header, save_json
+from utils.storage.artifacts import load_header, save_json
 from utils.storage.networks import rnn_path, vae_path
+from utils.storage.outputs import demand_writable
 from utils.storage.provenance import ROOT, provenance
 
 FULL = {"start": "zeros", "sigma": 0.1, "population": 32, "tracks": 4, "patience": 100,

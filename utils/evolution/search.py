@@ -19,10 +19,11 @@ from utils.pictures.plots import dream_curve, learning_curve
 from utils.racing.race import Lap
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Meter
-from utils.storage.artifacts import fingerprint, load_arrays, remedy, save_arrays
+from utils.storage.artifacts import fingerprint, load_arrays, save_arrays
 from utils.storage.logs import write_log
 from utils.storage.networks import controller_path, save_controller
 from utils.storage.provenance import game, is_of_this_game, provenance
+from utils.storage.remedies import remedy
 
 
 class Files(NamedTuple):

@@ -21,8 +21,10 @@ from utils.runtime.cluster import Cluster
 from utils.runtime.progress import run_jobs
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
-from utils.storage.artifacts import demand_writable, save_json, sweep
+from utils.storage.artifacts import save_json
+from utils.storage.files import sweep
 from utils.storage.networks import TrainedAgent, about, load_agent, load_second_rnn
+from utils.storage.outputs import demand_writable
 from utils.storage.provenance import provenance
 from utils.world_model.episodes import Recorder, episodes
 from utils.world_model.foresight import calibration, errors, mean_and_error

@@ -15,7 +15,7 @@ import torch
 
 from models.mdn_rnn import MDNRNN
 from utils.runtime.errors import UserError
-from utils.storage.artifacts import atomic_path
+from utils.storage.files import atomic_path
 from utils.storage.networks import TrainedAgent
 
 TEMPLATE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".html", ".js"))

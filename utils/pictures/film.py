@@ -34,7 +34,7 @@ from utils.pictures.drawing import (
 from utils.pictures.left_out import leave_out
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FPS
-from utils.storage.artifacts import atomic_path
+from utils.storage.files import atomic_path
 
 DREAM = 448  # 64 pixels seven times
 HALF = (604, 352)  # a picture's width and height where two stand side by side

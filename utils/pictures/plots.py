@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.pictures.left_out import leave_out
-from utils.storage.artifacts import atomic_path
+from utils.storage.files import atomic_path
 
 BLUE = "#2f6fde"
 ORANGE = "#e8743b"

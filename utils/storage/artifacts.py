@@ -1,21 +1,18 @@
-"""How every artefact is saved, fingerprinted and loaded; no stage does it by itself.
+"""Artefacts: files with a header, and how all of them are saved, fingerprinted and loaded.
 
-An artefact is a file with a header: its kind, what it was made from, and the fingerprint of its
-contents. Arrays live in .npz files, networks in .pt files of plain tensors, reports in .json files.
-Writes are atomic. Reading executes nothing that a file holds, and whatever is missing, truncated,
-foreign or tampered with becomes a UserError that names the file and its remedy.
+The header holds an artefact's kind, what it was made from, and the fingerprint of its contents.
+Arrays live in .npz files, networks in .pt files of plain tensors, reports in .json files. Writes
+are atomic. Reading executes nothing that a file holds, and whatever is missing, truncated, foreign
+or tampered with becomes a UserError that names the file and its remedy.
 """
 
 import hashlib
 import json
 import math
 import os
-import secrets
-import shlex
-import time
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -23,193 +20,13 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from utils.runtime.command_line import stage_command
 from utils.runtime.errors import UserError, system_trouble
-from utils.storage.provenance import ROOT, commit
+from utils.storage.files import atomic_path
+from utils.storage.remedies import remedy, whereabouts
 
 HEADER = "header.json"
-PAGE_MARK = b"<!doctype html><!-- a dream by 06_evaluate.py -->"  # with which our pages begin
 MOST_BYTES = 2 << 30  # to which a file may claim to unpack, or to more if it is large itself:
 MOST_SHRUNK = 300  # times its own size; nothing that we write shrinks more than 230 times
-OLD = 6 * 3600  # seconds; nobody still writes at a temporary file that has not changed for so long
-
-UNSOUND = {  # of a file of each kind: what to do with it, unless its stage replaces it anyway
-    "rollout": "delete it and {make}",
-    "latents": "delete it and {make}",
-    "starts": "delete it and {make}",
-    "imitation round": "delete it",
-    "evolution": "delete it and its C to start over, or give the new run another NAME",
-    "training state": "delete it to start over",
-}
-
-
-COLLECT = f"run {stage_command('01_collect_rollouts')}"
-
-
-def remedy(path: str | Path, kind: str, missing: bool = False) -> str:
-    """What mends a file of this kind that is missing, or that is not sound.
-
-    Args:
-        path: of the file, or of its folder.
-    """
-    path = Path(path)
-    folder = path.parent if path.suffix in (".npz", ".pt", ".json") else path
-    make = f"run {_making(path, folder, kind)}"
-    return make if missing else UNSOUND.get(kind, "{make}").format(make=make)
-
-
-def _making(path: Path, folder: Path, kind: str) -> str:
-    """The command that makes a file of this kind there."""
-    match kind:
-        case "rollout":
-            return stage_command("01_collect_rollouts", rollouts=folder)
-        case "V":
-            return stage_command("02_train_vae", checkpoints=folder)
-        case "latents":
-            return stage_command("03_encode_dataset", latents=folder)
-        case "M" | "starts":
-            return stage_command("04_train_mdn_rnn", checkpoints=folder)
-        case "C" | "evolution":
-            name = path.stem.removesuffix("_evolution")
-            return stage_command("05_train_controller", name=name, checkpoints=folder)
-        case "imitation round":
-            return stage_command("05_train_controller", name=folder.name, imitation=folder.parent)
-        case "report":
-            return stage_command("06_evaluate", name=path.stem, checkpoints=folder.parent)
-        case _:
-            return "the same command again"
-
-
-def whereabouts(path: str | Path) -> str:
-    """Where a relative path was looked for, if that is not the project's own folder."""
-    here = Path.cwd()
-    if Path(path).is_absolute() or here == ROOT:
-        return ""
-    return f" in {here} (the project itself is in another folder: cd {shlex.quote(str(ROOT))})"
-
-
-def files(folder: str | Path) -> list[Path]:
-    """The .npz files of a folder by name, without hidden and half-written ones."""
-    paths = Path(folder).glob("*.npz")
-    return sorted(p for p in paths if not p.name.startswith(".") and ".tmp." not in p.name)
-
-
-def beside(folder: str | Path, suffix: str) -> Path:
-    """The file next to a folder that bears its name: data/rollouts -> data/rollouts.csv."""
-    folder = Path(folder) if Path(folder).name else Path.cwd()  # "." has no name
-    return folder.with_name(folder.name + suffix)
-
-
-@contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, with its suffix, that becomes `path` if the block succeeds.
-
-    A reader sees the old file or the new one whole, whenever the writer dies. No two writers have
-    the same temporary path, on whatever machines that share the folder.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp.{secrets.token_hex(6)}{path.suffix}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, FileNotFoundError) and error.filename == str(temporary):
-            raise UserError(
-                f"{path} was removed while it was written; run the same command again."
-            ) from error
-        raise
-
-
-def sweep(directory: str | Path, stem: str = "*") -> None:
-    """Remove what killed writers left half-written in `directory`, of files called `stem`.
-
-    Only age tells it from a living writer's, who may be on another machine.
-    """
-    for path in Path(directory).glob(f".{stem}.tmp.*"):
-        with suppress(OSError):  # somebody else's, or gone by now
-            if time.time() - path.stat().st_mtime > OLD:
-                path.unlink()
-
-
-def demand_writable(outputs: Mapping[Path, str]) -> None:
-    """Check before the work that all its outputs can be written, and replace nothing else.
-
-    Args:
-        outputs: the kind of each file to be written, as `kind_of` tells it; a file called "*.npz"
-            stands for all of its folder.
-
-    Raises:
-        UserError: something of another kind is in the way, or bears the name in other case.
-    """
-    commit()  # of the code that is about to work, while it is still the one on disk
-    for path, kind in outputs.items():
-        around = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-        if not around.is_dir() or not os.access(around, os.W_OK):
-            raise UserError(
-                f"{path} cannot be written: {around} is read-only or no folder; change that."
-            )
-        for there in files(path.parent) if path.name == "*.npz" else path.parent.glob("*"):
-            if path.name not in (there.name, "*.npz"):
-                if there.name.casefold() != path.name.casefold():
-                    continue
-                raise UserError(
-                    f"{there} differs from {path} in upper and lower case alone, which some disks "
-                    "take for the same; choose another name."
-                )
-            if not os.path.lexists(there):
-                continue  # somebody else has removed it by now
-            if not there.is_file():
-                what = "a folder" if there.is_dir() else "a link that leads nowhere"
-                raise UserError(f"{there} is {what} where a file belongs; move it away.")
-            if kind_of(there) not in (kind, ""):
-                raise UserError(
-                    f"{there} is no {kind} file, but stands where one is to be written; "
-                    "move it away, or choose another name or folder."
-                )
-
-
-def kind_of(path: Path) -> str:
-    """What a file says it is: the kind of an artefact, "picture", "film", "log by COLUMN" ...
-
-    Returns:
-        "" for an empty file and a truncated archive, in which nothing can be lost, and for one that
-        is gone; "foreign" for whatever else is not ours.
-    """
-    try:
-        with open(path, "rb") as file:
-            start = file.read(64)
-    except FileNotFoundError:
-        return ""
-    if not start:
-        return ""
-    if path.suffix == ".csv":
-        return "log by " + start.split(b",")[0].decode("ascii", "replace")
-    if path.suffix == ".png":
-        return "picture" if start.startswith(b"\x89PNG") else "foreign"
-    if path.suffix == ".gif":
-        return "moving picture" if start.startswith(b"GIF8") else "foreign"
-    if path.suffix == ".mp4":
-        return "film" if start[4:8] == b"ftyp" else "foreign"
-    if path.suffix == ".html":
-        return "page" if start.startswith(PAGE_MARK) else "foreign"
-    try:
-        if path.suffix == ".json":
-            return str(json.loads(path.read_text(encoding="utf-8"))["kind"])
-        with zipfile.ZipFile(path) as archive:
-            if path.suffix == ".npz":
-                return str(_header(archive)["kind"])
-        return str(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["kind"])
-    except zipfile.BadZipFile:
-        return "" if start.startswith(b"PK") else "foreign"
-    except Exception as error:  # somebody else's file can hold anything
-        if system_trouble(error):
-            raise
-        return "foreign"
 
 
 def fingerprint(contents: Mapping[str, Any]) -> str:
@@ -253,7 +70,20 @@ def save_arrays(
 def load_header(path: str | Path, kind: str) -> dict[str, Any]:
     """The header of an .npz artefact, without its arrays."""
     with _refusing(path, kind), zipfile.ZipFile(path) as archive:
-        return _header(archive, kind)
+        return read_header(archive, kind)
+
+
+def read_header(archive: zipfile.ZipFile, kind: str = "") -> dict[str, Any]:
+    """The header of an open .npz file; with a `kind`, only of an artefact of that kind."""
+    member = archive.getinfo(HEADER)
+    if member.file_size > max(1 << 24, MOST_SHRUNK * member.compress_size):
+        raise ValueError("it claims an impossible size")
+    header = json.loads(archive.read(member))
+    if kind:
+        _demand_kind(header, kind)
+        if not isinstance(header.get("fingerprint"), str):
+            raise ValueError("it bears no fingerprint")
+    return header
 
 
 def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -264,7 +94,7 @@ def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, 
     """
     with _refusing(path, kind), zipfile.ZipFile(path) as archive:
         _demand_possible(path, _unpacked(archive))
-        header = _header(archive, kind)
+        header = read_header(archive, kind)
         arrays = {}
         for member in archive.infolist():
             if member.filename != HEADER:
@@ -347,18 +177,6 @@ def _demand_honest(data: IO[bytes], size: int) -> None:
     shape, _, dtype = np.lib.format.read_array_header_1_0(data)
     if math.prod(shape) * dtype.itemsize != size - data.tell():
         raise ValueError("it claims an impossible size")
-
-
-def _header(archive: zipfile.ZipFile, kind: str = "") -> dict[str, Any]:
-    member = archive.getinfo(HEADER)
-    if member.file_size > max(1 << 24, MOST_SHRUNK * member.compress_size):
-        raise ValueError("it claims an impossible size")
-    header = json.loads(archive.read(member))
-    if kind:
-        _demand_kind(header, kind)
-        if not isinstance(header.get("fingerprint"), str):
-            raise ValueError("it bears no fingerprint")
-    return header
 
 
 class _OtherKindError(ValueError):

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.storage.artifacts import atomic_path
+from utils.storage.files import atomic_path
 
 
 def write_log(

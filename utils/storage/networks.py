@@ -12,8 +12,9 @@ from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 from utils.runtime.command_line import stage_command
 from utils.runtime.errors import UserError, system_trouble
-from utils.storage.artifacts import load_tensors, remedy, save_tensors
+from utils.storage.artifacts import load_tensors, save_tensors
 from utils.storage.provenance import provenance
+from utils.storage.remedies import remedy
 
 FORGET = "delete it: M itself dreams then, until stage 04 makes another (--drives)"
 

@@ -18,7 +18,7 @@ from models.dream import DreamWorld, Luck
 from models.vae import decoded
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FPS, HOTTEST, enlarge
-from utils.storage.artifacts import files
+from utils.storage.files import files
 from utils.storage.networks import load_dreaming, load_vae
 from utils.world_model.latents import load_latents, load_of
 from utils.world_model.starts import (

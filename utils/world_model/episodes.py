@@ -15,16 +15,10 @@ import numpy as np
 
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FRAME_SIZE, shrink
-from utils.storage.artifacts import (
-    files,
-    fingerprint,
-    load_arrays,
-    load_header,
-    remedy,
-    save_arrays,
-    whereabouts,
-)
+from utils.storage.artifacts import fingerprint, load_arrays, load_header, save_arrays
+from utils.storage.files import files
 from utils.storage.provenance import game, is_of_this_game
+from utils.storage.remedies import remedy, whereabouts
 
 
 class Episode(NamedTuple):

@@ -10,7 +10,7 @@ from models.dream import DreamWorld, Luck
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 from utils.runtime.errors import UserError
-from utils.storage.artifacts import COLLECT
+from utils.storage.remedies import COLLECT
 from utils.world_model.latents import Latents
 from utils.world_model.starts import FRAMES, start_at, together, warm_up
 

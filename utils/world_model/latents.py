@@ -11,14 +11,9 @@ import torch
 from models.inference import ROWS, Encoder, arithmetic
 from models.vae import VAE
 from utils.runtime.errors import UserError
-from utils.storage.artifacts import (
-    files,
-    fingerprint,
-    load_arrays,
-    load_header,
-    remedy,
-    save_arrays,
-)
+from utils.storage.artifacts import fingerprint, load_arrays, load_header, save_arrays
+from utils.storage.files import files
+from utils.storage.remedies import remedy
 from utils.world_model.episodes import demand_arrays, demand_this_game, episodes, load_rollout
 from utils.world_model.mirror import mirror_image, mirrored
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from models.dream import DreamWorld
 from utils.runtime.errors import UserError
-from utils.storage import artifacts
-from utils.storage.artifacts import load_arrays, remedy, save_arrays
+from utils.storage.artifacts import load_arrays, save_arrays
+from utils.storage.files import files
+from utils.storage.remedies import remedy
 from utils.world_model.latents import Encoded, Latents, load_image, load_of
 
 FRAMES = 50  # that M sees of the real drive before it dreams: a second
@@ -73,9 +74,9 @@ class Moments:
         Args:
             known: so many own drives M has learnt from; any others may be of an earlier agent.
         """
-        others = artifacts.files(latents)
+        others = files(latents)
         kept = None if others else load_starts(starts_path(checkpoints), vae)
-        return cls(others, artifacts.files(own)[:known], vae, kept)
+        return cls(others, files(own)[:known], vae, kept)
 
     def choose(
         self, rng: np.random.Generator, count: int, own: float = 0.0, failing: float = 0.0,

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from utils.pictures.plots import training_curves
 from utils.runtime.errors import UserError, system_trouble
-from utils.storage.artifacts import COLLECT, load_tensors, save_tensors
+from utils.storage.artifacts import load_tensors, save_tensors
 from utils.storage.logs import write_log
 from utils.storage.networks import is_made_from
+from utils.storage.remedies import COLLECT
 
 LAST_SHARE = 0.02  # of the learning rate is left at the end of its cosine
 STATE = "training state"  # the kind of file

@@ -1,0 +1,46 @@
+"""What mends a file follows from its kind."""
+
+import pytest
+
+from utils.runtime.errors import UserError
+from utils.storage import artifacts, remedies
+
+
+def test_a_missing_file_is_said_to_be_looked_for_elsewhere_than_in_the_project(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        artifacts.load_tensors("checkpoints/vae.pt", "V")
+    assert f"missing in {tmp_path}" in str(error.value)
+    assert f"cd {remedies.ROOT}" in str(error.value)
+    monkeypatch.chdir(remedies.ROOT)
+    with pytest.raises(UserError, match=r"x\.pt \(the C\) is missing; run .*05.*--name x\.$"):
+        artifacts.load_tensors("checkpoints/x.pt", "C")
+
+
+@pytest.mark.parametrize(("path", "kind", "command"), [
+    ("data/rollouts/x.npz", "rollout", "python 01_collect_rollouts.py"),
+    ("data/rollouts", "rollout", "python 01_collect_rollouts.py"),
+    ("mine/x.npz", "rollout", "python 01_collect_rollouts.py --rollouts mine"),
+    ("checkpoints/vae.pt", "V", "python 02_train_vae.py"),
+    ("my runs/vae.pt", "V", "python 02_train_vae.py --checkpoints 'my runs'"),
+    ("a/b", "latents", "python 03_encode_dataset.py --latents a/b"),
+    ("a/mdn_rnn.pt", "M", "python 04_train_mdn_rnn.py --checkpoints a"),
+    ("a/starts.npz", "starts", "python 04_train_mdn_rnn.py --checkpoints a"),
+    ("checkpoints/controller.pt", "C", "python 05_train_controller.py"),
+    ("checkpoints/controller2.pt", "C", "python 05_train_controller.py --name controller2"),
+    ("a/x_evolution.npz", "evolution", "python 05_train_controller.py --name x --checkpoints a"),
+    ("data/imitation/x/round_003.npz", "imitation round", "python 05_train_controller.py --name x"),
+    ("checkpoints/results/latest.json", "report", "python 06_evaluate.py"),
+    ("a/results/latest2.json", "report", "python 06_evaluate.py --name latest2 --checkpoints a"),
+    ("a/vae_training.pt", "training state", "the same command again"),
+])  # fmt: skip
+def test_a_missing_file_is_made_by_the_command_that_writes_it_there(path, kind, command):
+    assert remedies.remedy(path, kind, missing=True) == f"run {command}"
+
+
+def test_an_unsound_file_is_deleted_first_where_its_stage_would_not_replace_it():
+    assert remedies.remedy("a/vae.pt", "V").startswith("run python 02")
+    assert remedies.remedy("a/x.npz", "latents").startswith("delete it and run python 03")
+    assert remedies.remedy("data/imitation/x/round_003.npz", "imitation round") == "delete it"
