@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.pictures.film import dreaming_frame, race_frame, write_video
+from utils.pictures.film import dreaming_frame, race_frame
+from utils.pictures.video import write_video
 from utils.racing.agent import Agent, Races
 from utils.racing.race import Lap, Race, RunningRace
 from utils.runtime.errors import UserError

@@ -14,7 +14,8 @@ import torch
 from models.dream import DreamWorld
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE, decoded
-from utils.pictures.film import dream_frame, write_video
+from utils.pictures.film import dream_frame
+from utils.pictures.video import write_video
 from utils.simulator.envs import FPS
 from utils.world_model.foresight import dream_on
 from utils.world_model.latents import Encoded
