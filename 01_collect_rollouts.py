@@ -46,7 +46,7 @@ from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
 from utils.storage.artifacts import load_header
 from utils.storage.files import beside, files, sweep
 from utils.storage.logs import write_log
-from utils.storage.networks import load_rnn, load_vae
+from utils.storage.networks import load_networks
 from utils.storage.outputs import demand_writable
 from utils.world_model.collection import (
     COLUMNS,
@@ -146,9 +146,9 @@ def record_others(s: SimpleNamespace) -> None:
 
 def record_agent(s: SimpleNamespace) -> None:
     """Races of the agent as its search stands: in turn by C and by draws around it."""
-    vae, vae_header = load_vae(s.CHECKPOINTS)
-    rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
-    search = load_search(s.CHECKPOINTS, s.CONTROLLER, vae_header, rnn_header)
+    networks = load_networks(s.CHECKPOINTS)
+    vae, rnn = networks.vae, networks.rnn
+    search = load_search(s.CHECKPOINTS, s.CONTROLLER, networks)
     scale = FeatureScale.of(rnn, search.made_from["FEATURES"])
     planned = plan_drives(s.OWN_ROLLOUTS, s.ENV_ID, s.AGENT_EPISODES, search, scale)
     missing = not_collected(planned)

@@ -36,7 +36,7 @@ from utils.storage.files import sweep
 from utils.storage.networks import (
     dreaming_path,
     load_dreaming,
-    load_rnn,
+    load_networks,
     load_vae,
     rnn_path,
     save_network,
@@ -143,9 +143,8 @@ def go_on(s: SimpleNamespace) -> None:
     target = dreaming_path(s.CHECKPOINTS)
     demand_writable(outputs(target, "M"))
     sweep(s.CHECKPOINTS)
-    _, vae = load_vae(s.CHECKPOINTS)
-    _, first = load_rnn(s.CHECKPOINTS, vae["fingerprint"])
-    rnn, former = load_dreaming(s.CHECKPOINTS, vae["fingerprint"])
+    networks = load_networks(s.CHECKPOINTS)
+    rnn, former = load_dreaming(s.CHECKPOINTS, networks)
     known = former["made_from"].get("drives", 0)
     own = episodes(s.OWN_LATENTS, "latents")[: s.DRIVES]
     if known >= s.DRIVES:
@@ -159,14 +158,14 @@ def go_on(s: SimpleNamespace) -> None:
     rng = np.random.default_rng((s.SEED, s.DRIVES))
     others, _ = split(episodes(s.LATENTS, "latents"))
     paths, kept_out = rehearsal(rng, others, s.OLD, own, known, s.EARLIER)
+    vae = networks.vae_header
     (train, mark), (validation, _) = (load_some(some, vae) for some in (paths, kept_out))
     train += load_images(paths, vae)
     constants = (
         "NOISE", "BATCH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_LENGTH", "OWN_RATE"
     )  # fmt: skip
     made_from = {
-        "vae": vae["fingerprint"],
-        "rnn": first["fingerprint"],
+        **networks.fingerprints,
         "former": former["fingerprint"],
         "drives": s.DRIVES,
         "latents": mark,

@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from models.controller import FeatureScale, parameter_count
+from models.controller import FeatureScale
 from utils.evolution.cma_es import HIGHEST_RATE, SMALLEST_POPULATION, Evolution
 from utils.evolution.dreaming import DREAMS, dreaming_workers
 from utils.evolution.fitness import FITNESSES
@@ -55,7 +55,7 @@ from utils.runtime.timing import Clock, Meter
 from utils.simulator import seeds
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST, MAX_FRAMES
 from utils.storage.files import sweep
-from utils.storage.networks import load_rnn, load_second_rnn, load_vae
+from utils.storage.networks import Networks, load_networks, load_second_rnn
 from utils.storage.outputs import demand_writable
 from utils.world_model.starts import Moments
 
@@ -111,20 +111,17 @@ def main(argv: list[str] | None = None) -> None:
             f"{DREAM_ID} shows a dream frame by frame, too slowly to train in it; leave ENV_ID "
             '(--env-id) as it was and set WORLD = "dream" (--world dream).'
         )
-    vae, vae_header = load_vae(s.CHECKPOINTS)
-    rnn, rnn_header = load_rnn(s.CHECKPOINTS, vae_header["fingerprint"])
+    networks = load_networks(s.CHECKPOINTS)
     files, rounds = Files.of(s.CHECKPOINTS, s.NAME), Path(s.IMITATION) / s.NAME
     demand_writable({
         files.state: "evolution", files.controller: "C", files.log: "log by generation",
         files.picture: "picture", rounds / "*.npz": "imitation round",
     })  # fmt: skip
-    count = parameter_count(vae.sizes["latent_dim"], rnn.sizes["hidden"])
-    search = Search.load(files, count)
+    search = Search.load(files, networks.parameter_count)
     if search:  # what it was run with stands in for the constants
         s = _settings(globals() | search.settings, argv)
     plan = Plan.of(s)
-    networks = {"vae": vae_header["fingerprint"], "rnn": rnn_header["fingerprint"]}
-    made_from = networks | {name: getattr(s, name) for name in FIXED}
+    made_from = networks.fingerprints | {name: getattr(s, name) for name in FIXED}
     if s.START == "imitation":
         made_from |= {name: getattr(s, name) for name in FIXED_BY_IMITATION}
     sweep(s.CHECKPOINTS)
@@ -138,28 +135,9 @@ def main(argv: list[str] | None = None) -> None:
             "START (--start) must be zeros in the dream; an imitation needs real races."
         )
 
-    scale, nodes = FeatureScale.of(rnn, s.FEATURES), cluster(s.CLUSTER)
-    if plan.world == "dream":
-        dreaming, header = load_second_rnn(s.CHECKPOINTS, networks["vae"], networks["rnn"])
-        known = header["made_from"].get("drives", 0)
-        moments = Moments.of(s.LATENTS, s.OWN_LATENTS, known, s.CHECKPOINTS, vae_header)
-        workers = dreaming_workers(s.WORKERS, rnn, dreaming, plan.temperature, nodes)
-        world: World = Dream(workers, scale, moments)
-    else:
-        world = Track(racing_workers(s.WORKERS, s.ENV_ID, vae, rnn, nodes), scale)
+    world = dream(s, networks) if plan.world == "dream" else track(s, networks)
     with world.workers:
-        if not search:
-            start, spent = np.zeros(count), {"frames": 0, "core_hours": 0.0}
-            if s.START == "imitation":
-                teacher = {"line_offset": s.TEACHER_LINE, "grip": s.TEACHER_GRIP}
-                decisive = ("vae", "rnn", "FEATURES", "LAPS", "ENV_ID")
-                origin = {name: made_from[name] for name in decisive}
-                start, spent = imitate(
-                    world.workers, scale, teacher, s.ROUNDS, s.LAPS, origin, rounds
-                )
-            evolution = Evolution(start, s.SIGMA, s.POPULATION, s.SEED)
-            plans = [{"generation": 0, **plan.settings()}]
-            search = Search(evolution, scale.plain(start), made_from, spent, found_at(0), plans)
+        search = search or begin(s, networks, world, made_from)
         search.save(files)
         evolve(search, plan, world, s.GENERATIONS, files)
         measure(search, search.scheduled(plan), world, files)
@@ -201,6 +179,42 @@ def measure(search: Search, plan: Plan, world: World, files: Files) -> None:
     search.take_selection(mean, laps)
     print(search.note(search.evolution.generation, laps, meter, of_selection(laps)))
     search.save(files)
+
+
+def track(s: SimpleNamespace, networks: Networks) -> World:
+    """The simulator."""
+    vae, rnn, nodes = networks.vae, networks.rnn, cluster(s.CLUSTER)
+    return Track(
+        racing_workers(s.WORKERS, s.ENV_ID, vae, rnn, nodes), FeatureScale.of(rnn, s.FEATURES)
+    )
+
+
+def dream(s: SimpleNamespace, networks: Networks) -> World:
+    """What M imagines, from moments of real drives on; of the agent's own those that M knows."""
+    rnn, nodes = networks.rnn, cluster(s.CLUSTER)
+    dreaming, header = load_second_rnn(s.CHECKPOINTS, networks)
+    known = header["made_from"].get("drives", 0)
+    moments = Moments.of(s.LATENTS, s.OWN_LATENTS, known, s.CHECKPOINTS, networks.vae_header)
+    workers = dreaming_workers(s.WORKERS, rnn, dreaming, s.TEMPERATURE, nodes)
+    return Dream(workers, FeatureScale.of(rnn, s.FEATURES), moments)
+
+
+def begin(
+    s: SimpleNamespace, networks: Networks, world: World, made_from: dict[str, Any]
+) -> Search:
+    """A search that begins with zeros, or with what imitates the autopilot."""
+    start, spent = np.zeros(networks.parameter_count), {"frames": 0, "core_hours": 0.0}
+    if s.START == "imitation":
+        teacher = {"line_offset": s.TEACHER_LINE, "grip": s.TEACHER_GRIP}
+        decisive = ("vae", "rnn", "FEATURES", "LAPS", "ENV_ID")
+        origin = {name: made_from[name] for name in decisive}
+        rounds = Path(s.IMITATION) / s.NAME
+        start, spent = imitate(
+            world.workers, world.scale, teacher, s.ROUNDS, s.LAPS, origin, rounds
+        )
+    evolution = Evolution(start, s.SIGMA, s.POPULATION, s.SEED)
+    plans = [{"generation": 0, **Plan.of(s).settings()}]
+    return Search(evolution, world.scale.plain(start), made_from, spent, found_at(0), plans)
 
 
 def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace:

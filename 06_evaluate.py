@@ -53,8 +53,8 @@ from utils.storage.networks import (
     about,
     load_agent,
     load_dreaming,
+    load_networks,
     load_second_rnn,
-    load_vae,
 )
 from utils.storage.outputs import demand_writable
 from utils.world_model.starts import load_starts, starts_path
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
 def dream_page(page: Path, s, agent: TrainedAgent) -> None:
     """The page on which anybody drives in the agent's dream."""
     try:
-        dreaming, _ = load_second_rnn(s.CHECKPOINTS, agent.origin["vae"], agent.origin["rnn"])
+        dreaming, _ = load_second_rnn(s.CHECKPOINTS, agent)
         starts = load_starts(starts_path(s.CHECKPOINTS), agent.vae_header)
         write_page(page, agent, dreaming, starts, s.CONTROLLER)
     except (OSError, UserError) as error:
@@ -187,9 +187,9 @@ def _options(s) -> dict[str, Any]:
 
 def _dream(s) -> dict[str, Any]:
     """Which V and M were dreamt in, and how."""
-    _, vae = load_vae(s.CHECKPOINTS)
-    _, rnn = load_dreaming(s.CHECKPOINTS, vae["fingerprint"])
-    marks = {"vae": vae["fingerprint"], "dreaming_rnn": rnn["fingerprint"]}
+    networks = load_networks(s.CHECKPOINTS)
+    _, header = load_dreaming(s.CHECKPOINTS, networks)
+    marks = {"vae": networks.fingerprints["vae"], "dreaming_rnn": header["fingerprint"]}
     return {**marks, "temperature": s.TEMPERATURE}
 
 

@@ -20,7 +20,7 @@ FRAMES = 60
 @pytest.fixture
 def trained():
     vae, rnn = tiny.networks()
-    return TrainedAgent(vae, rnn, tiny.lively(3), {}, {}, {})
+    return TrainedAgent(vae, rnn, {}, {}, tiny.lively(3), {})
 
 
 def test_at_the_wheel_it_drives_as_in_any_race(trained):

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -27,7 +28,6 @@ from utils.storage.networks import (
     dreaming_path,
     load_agent,
     load_dreaming,
-    load_vae,
 )
 from utils.storage.outputs import kind_of
 from utils.world_model.starts import Starts, load_starts, starts_path, warm_up
@@ -38,10 +38,10 @@ SAME = 1e-4  # after 100 frames; a float32 sum of other order makes 1e-5, one wr
 
 def ingredients(checkpoints, name="controller"):
     """What a page is made of."""
-    agent, (_, vae) = load_agent(checkpoints, name), load_vae(checkpoints)
-    rnn, header = load_dreaming(checkpoints, vae["fingerprint"])
+    agent = load_agent(checkpoints, name)
+    rnn, header = load_dreaming(checkpoints, agent)
     dreaming = rnn if header["fingerprint"] != agent.origin["rnn"] else None
-    return agent, dreaming, load_starts(starts_path(checkpoints), vae)
+    return agent, dreaming, load_starts(starts_path(checkpoints), agent.vae_header)
 
 
 def inside(page):
@@ -101,7 +101,7 @@ def test_a_weight_that_no_half_holds_leaves_the_page_as_it_was(tmp_path):
     parameters[5] = 1e6
     with pytest.raises(UserError, match="half precision"):
         write_page(
-            tmp_path / "p.html", agent._replace(parameters=parameters), dreaming, starts, "x"
+            tmp_path / "p.html", replace(agent, parameters=parameters), dreaming, starts, "x"
         )
     assert not list(tmp_path.iterdir())
 
@@ -178,7 +178,7 @@ def rounded(agent, dreaming, starts):
         network.load_state_dict({k: v.half().float() for k, v in network.state_dict().items()})
     parameters = agent.parameters.astype(np.float16).astype(np.float32)
     mu, action = (array.astype(np.float16).astype(np.float32) for array in starts[:2])
-    return agent._replace(parameters=parameters), dreaming, Starts(mu, action, starts.seen)
+    return replace(agent, parameters=parameters), dreaming, Starts(mu, action, starts.seen)
 
 
 @torch.inference_mode()
@@ -284,7 +284,7 @@ def test_page_and_package_have_the_same_constants(browser):
 
 def test_the_page_dreams_in_another_m_than_the_one_whose_h_c_reads(browser, tmp_path):
     (vae, rnn), (_, dreaming) = tiny.networks(), tiny.networks(seed=1)
-    agent, rng = TrainedAgent(vae, rnn, tiny.lively(0), {}, {}, {}), np.random.default_rng(0)
+    agent, rng = TrainedAgent(vae, rnn, {}, {}, tiny.lively(0), {}), np.random.default_rng(0)
     mu = rng.normal(size=(2, 51, tiny.LATENT_DIM)).astype(np.float32)
     starts = Starts(mu, rng.random((2, 50, 3), np.float32), np.array([50, 7]))
     write_page(tmp_path / "dream.html", agent, dreaming, starts, "two")

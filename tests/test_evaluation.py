@@ -36,7 +36,7 @@ def laps():
 
 @pytest.fixture(scope="module")
 def agent():
-    return TrainedAgent(*tiny.networks(), tiny.STRAIGHT_ON, {}, {}, {})
+    return TrainedAgent(*tiny.networks(), {}, {}, tiny.STRAIGHT_ON, {})
 
 
 @pytest.fixture(scope="module")

@@ -53,10 +53,11 @@ def test_the_shipped_report_is_of_the_shipped_agent():
 
 def test_the_shipped_figures_on_m_are_of_the_shipped_dreams():
     checkpoints = str(ROOT / "checkpoints")
-    origin = load_agent(checkpoints).origin
+    agent = load_agent(checkpoints)
+    origin = agent.origin
     report = json.loads((ROOT / "checkpoints" / "results" / "m.json").read_text())
     assert {name: report[name] for name in origin} == origin
-    assert report["dreaming_rnn"] == load_dreaming(checkpoints, origin["vae"])[1]["fingerprint"]
+    assert report["dreaming_rnn"] == load_dreaming(checkpoints, agent)[1]["fingerprint"]
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)

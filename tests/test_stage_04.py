@@ -15,7 +15,14 @@ from models.mdn_rnn import MDNRNN
 from utils.runtime.errors import UserError
 from utils.simulator.envs import DREAM_ID
 from utils.storage.artifacts import load_arrays, load_tensors, save_arrays, save_tensors
-from utils.storage.networks import dreaming_path, load_dreaming, load_rnn, load_vae, rnn_path
+from utils.storage.networks import (
+    dreaming_path,
+    load_dreaming,
+    load_networks,
+    load_rnn,
+    load_vae,
+    rnn_path,
+)
 from utils.world_model.episodes import save_rollout
 from utils.world_model.latents import load_latents
 from utils.world_model.training import Training
@@ -159,8 +166,9 @@ def test_04_goes_on_with_the_agent_s_drives_as_a_second_m(with_own_drives):
         f"checkpoints/mdn_rnn_dream{suffix}" for suffix in (".pt", ".csv", ".png")
     }
     assert files.items() <= then.items()  # M itself, and C, which reads its h, stay
-    mark = load_vae("checkpoints")[1]["fingerprint"]
-    (first, began), (second, header) = (f("checkpoints", mark) for f in (load_rnn, load_dreaming))
+    networks = load_networks("checkpoints")
+    first, began = networks.rnn, networks.rnn_header
+    second, header = load_dreaming("checkpoints", networks)
     assert header["made_from"]["drives"] == 4
     assert header["made_from"]["former"] == header["made_from"]["rnn"] == began["fingerprint"]
     before, after = (torch.cat([p.flatten() for p in m.parameters()]) for m in (first, second))

@@ -21,7 +21,6 @@ from utils.storage.artifacts import load_arrays, load_header, save_arrays
 from utils.storage.networks import (
     dreaming_path,
     load_agent,
-    load_controller,
     load_rnn,
     load_vae,
     save_network,
@@ -152,8 +151,7 @@ def test_05_says_and_records_what_a_flag_changes_in_a_search_that_goes_on(projec
     rows = [row for row in header["history"] if "mean" in row]
     assert [row["duels"] for row in rows] == [1, 0, 0]
     assert [row["mean_rate"] for row in rows] == [4.0, 0.25, 0.25]
-    vae, rnn = tiny.headers(project / "checkpoints")
-    _, c = load_controller(project / "checkpoints" / "two.pt", vae, rnn)
+    c = load_agent("checkpoints", "two").controller_header
     assert c["plans"] == header["plans"]
 
 

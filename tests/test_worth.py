@@ -18,7 +18,7 @@ from utils.racing.race import Race
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FAST_ID
 from utils.storage.files import files
-from utils.storage.networks import dreaming_path, load_dreaming, load_vae, rnn_path
+from utils.storage.networks import dreaming_path, load_dreaming, load_networks, rnn_path
 from utils.world_model.foresight import AHEAD, FRAMES, MOMENTS, calibration, errors
 from utils.world_model.latents import Latents
 
@@ -214,7 +214,7 @@ def test_06_measures_m(project):
     said = tiny.stage(6, **flags)
     path = project / "checkpoints" / "results" / "m_straight_on.json"
     report = json.loads(path.read_text())
-    rnn = load_dreaming("checkpoints", load_vae("checkpoints")[1]["fingerprint"])[1]
+    rnn = load_dreaming("checkpoints", load_networks("checkpoints"))[1]
     assert report["kind"] == "report on M"
     assert report["rnn"] == report["dreaming_rnn"] == rnn["fingerprint"]
     assert report["command"].startswith("python ")

@@ -36,9 +36,7 @@ from utils.simulator.fast_car_racing import FastCarRacing
 from utils.simulator.track_canvas import TrackCanvas
 from utils.storage.networks import (
     controller_path,
-    load_controller,
-    load_rnn,
-    load_vae,
+    load_agent,
     rnn_path,
     vae_path,
 )
@@ -59,10 +57,8 @@ def load_networks(checkpoints: Path) -> Networks:
     """What is shipped, or networks of random weights and a C that drives in circles."""
     path = str(checkpoints)
     if all(p.exists() for p in (vae_path(path), rnn_path(path), controller_path(path))):
-        vae, vae_header = load_vae(path)
-        rnn, rnn_header = load_rnn(path, vae_header["fingerprint"])
-        parameters, _ = load_controller(controller_path(path), vae_header, rnn_header)
-        return Networks(vae, rnn, parameters, trained=True)
+        agent = load_agent(path)
+        return Networks(agent.vae, agent.rnn, agent.parameters, trained=True)
     torch.manual_seed(0)
     vae, rnn = (network.eval().requires_grad_(False) for network in (VAE(), MDNRNN()))
     width = vae.sizes["latent_dim"] + rnn.sizes["hidden"]

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.controller import parameter_count
 from utils.evolution.cma_es import Evolution
 from utils.evolution.curriculum import Remembered
 from utils.evolution.history import ALWAYS, COLUMNS, Row, status
@@ -21,7 +20,7 @@ from utils.runtime.errors import UserError
 from utils.runtime.timing import Meter
 from utils.storage.artifacts import fingerprint, load_arrays, save_arrays
 from utils.storage.logs import write_log
-from utils.storage.networks import controller_path, save_controller
+from utils.storage.networks import Networks, controller_path, save_controller
 from utils.storage.provenance import game, is_of_this_game, provenance
 from utils.storage.remedies import remedy
 
@@ -267,15 +266,14 @@ class Search:
         return self.history[-1] if self.history else self.spent
 
 
-def load_search(checkpoints: str, name: str, vae: dict[str, Any], rnn: dict[str, Any]) -> Search:
-    """The search of that name, which must be there and be for this V and this M (their headers)."""
+def load_search(checkpoints: str, name: str, networks: Networks) -> Search:
+    """The search of that name, which must be there and be for these networks."""
     files = Files.of(checkpoints, name)
-    count = parameter_count(vae["sizes"]["latent_dim"], rnn["sizes"]["hidden"])
-    search = Search.load(files, count) if files.state.exists() else None
+    search = Search.load(files, networks.parameter_count) if files.state.exists() else None
     if search is None:
         raise UserError(f"{files.state} is missing; {remedy(files.controller, 'C', missing=True)}.")
-    for what, header in (("vae", vae), ("rnn", rnn)):
-        if search.made_from.get(what) != header["fingerprint"]:
+    for what, mark in networks.fingerprints.items():
+        if search.made_from.get(what) != mark:
             raise _unfit(files, f"belongs to a run with another {what}")
     return search
 

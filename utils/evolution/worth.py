@@ -89,7 +89,7 @@ def measure_m(
     demand_writable({path: "report on M", path.with_suffix(".png"): "picture"})
     sweep(path.parent)
     agent = load_agent(checkpoints, controller)
-    dreaming, header = load_second_rnn(checkpoints, agent.origin["vae"], agent.origin["rnn"])
+    dreaming, header = load_second_rnn(checkpoints, agent)
     recorded, mark = load_some(episodes(latents, "latents"), agent.vae_header)
     unseen = split(recorded)[1]
     if agent.rnn_header["made_from"].get("latents") != mark:

@@ -1,7 +1,8 @@
 """V, M and C on disk: saving them with what they were made from, loading them with every check."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +66,33 @@ def save_network(
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Networks:
+    """V and an M that was made for it, with the headers of their files."""
+
+    vae: VAE
+    rnn: MDNRNN
+    vae_header: dict[str, Any]
+    rnn_header: dict[str, Any]
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What tells them from all others, under "vae" and "rnn"."""
+        return {"vae": self.vae_header["fingerprint"], "rnn": self.rnn_header["fingerprint"]}
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers a C for them has."""
+        return parameter_count(self.vae.sizes["latent_dim"], self.rnn.sizes["hidden"])
+
+
+def load_networks(checkpoints: str) -> Networks:
+    """V and M."""
+    vae, vae_header = load_vae(checkpoints)
+    rnn, rnn_header = load_rnn(checkpoints, vae_header["fingerprint"])
+    return Networks(vae, rnn, vae_header, rnn_header)
+
+
 def load_vae(checkpoints: str) -> tuple[VAE, dict[str, Any]]:
     """V and its header."""
     return _load_network(vae_path(checkpoints), "V", VAE)
@@ -77,22 +105,24 @@ def load_rnn(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, 
     return _load_rnn(path, vae_fingerprint, f"run {encode}, then {remedy(path, 'M')}")
 
 
-def load_dreaming(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, Any]]:
-    """The M in which dreams take place, and its header: where there is but one M, that one."""
-    first, header = load_rnn(checkpoints, vae_fingerprint)
-    path = dreaming_path(checkpoints)
+def load_second_rnn(checkpoints: str, networks: Networks) -> tuple[MDNRNN | None, dict[str, Any]]:
+    """The M that goes on learning, in which dreams take place, and its header.
+
+    Where there is none, or it is the same as the first, None and the header of the first.
+    """
+    path, first = dreaming_path(checkpoints), networks.fingerprints
     if not path.exists():
-        return first, header
-    dreaming, later = _load_rnn(path, vae_fingerprint, FORGET)
-    if later["made_from"].get("rnn", header["fingerprint"]) != header["fingerprint"]:
+        return None, networks.rnn_header
+    second, header = _load_rnn(path, first["vae"], FORGET)
+    if header["made_from"].get("rnn", first["rnn"]) != first["rnn"]:
         raise UserError(f"{path} began as another M than {rnn_path(checkpoints)}; {FORGET}.")
-    return dreaming, later
+    return second if header["fingerprint"] != first["rnn"] else None, header
 
 
-def load_second_rnn(checkpoints: str, vae: str, rnn: str) -> tuple[MDNRNN | None, dict[str, Any]]:
-    """What `load_dreaming` returns, without the M if it is the one, `rnn`, whose h C reads."""
-    dreaming, header = load_dreaming(checkpoints, vae)
-    return dreaming if header["fingerprint"] != rnn else None, header
+def load_dreaming(checkpoints: str, networks: Networks) -> tuple[MDNRNN, dict[str, Any]]:
+    """The M in which dreams take place, and its header: the second, or else the first."""
+    second, header = load_second_rnn(checkpoints, networks)
+    return second or networks.rnn, header
 
 
 def _load_rnn(path: Path, vae_fingerprint: str, mend: str) -> tuple[MDNRNN, dict[str, Any]]:
@@ -110,56 +140,46 @@ def save_controller(
     return save_tensors(path, "C", weights, made_from=made_from, **header)
 
 
-def load_controller(
-    path: Path, vae: dict[str, Any], rnn: dict[str, Any]
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """C's parameters and header; it must have been made for this V and this M.
-
-    Args:
-        vae: V's header, as `load_vae` returns it; rnn: M's.
-    """
+def load_controller(path: Path, networks: Networks) -> tuple[np.ndarray, dict[str, Any]]:
+    """C's parameters and header; it must have been made for these networks."""
     header = load_tensors(path, "C")
     parameters = header.pop("weights").get("parameters")
-    count = parameter_count(vae["sizes"]["latent_dim"], rnn["sizes"]["hidden"])
+    count = networks.parameter_count
     if parameters is None or parameters.shape != (count,) or parameters.dtype != torch.float32:
         raise UserError(f"{path} does not hold the {count} numbers of C; {remedy(path, 'C')}.")
     made_from = header.get("made_from")
-    for what, name, header_there in (("V", "vae", vae), ("M", "rnn", rnn)):
-        if not isinstance(made_from, dict) or made_from.get(name) != header_there["fingerprint"]:
+    for what, (name, mark) in zip("VM", networks.fingerprints.items(), strict=True):
+        if not isinstance(made_from, dict) or made_from.get(name) != mark:
             raise UserError(f"{path} was made for another {what}; {remedy(path, 'C')}.")
     return parameters.numpy(), header
 
 
-class TrainedAgent(NamedTuple):
-    """V, M and C that belong together, and the headers of their files."""
+@dataclass(frozen=True)
+class TrainedAgent(Networks):
+    """V, M and a C that was made for them."""
 
-    vae: VAE
-    rnn: MDNRNN
     parameters: np.ndarray  # of C, (867,) float32
-    vae_header: dict[str, Any]
-    rnn_header: dict[str, Any]
     controller_header: dict[str, Any]
 
     @property
     def origin(self) -> dict[str, Any]:
         """What a report says of the agent: the fingerprints, and how C was found."""
+        header = self.controller_header
         return {
-            "vae": self.vae_header["fingerprint"],
-            "rnn": self.rnn_header["fingerprint"],
-            "controller": self.controller_header["fingerprint"],
-            "controller_made_from": self.controller_header["made_from"],
-            "controller_generation": self.controller_header.get("generation"),
-            "controller_frames": self.controller_header.get("frames"),  # driven until it was found
-            "controller_core_hours": self.controller_header.get("core_hours"),
+            **self.fingerprints,
+            "controller": header["fingerprint"],
+            "controller_made_from": header["made_from"],
+            "controller_generation": header.get("generation"),
+            "controller_frames": header.get("frames"),  # driven until it was found
+            "controller_core_hours": header.get("core_hours"),
         }
 
 
 def load_agent(checkpoints: str, name: str = "controller") -> TrainedAgent:
     """The agent whose C is called `name`."""
-    vae, vae_header = load_vae(checkpoints)
-    rnn, rnn_header = load_rnn(checkpoints, vae_header["fingerprint"])
-    parameters, header = load_controller(controller_path(checkpoints, name), vae_header, rnn_header)
-    return TrainedAgent(vae, rnn, parameters, vae_header, rnn_header, header)
+    networks = load_networks(checkpoints)
+    parameters, header = load_controller(controller_path(checkpoints, name), networks)
+    return TrainedAgent(**vars(networks), parameters=parameters, controller_header=header)
 
 
 def is_made_from(path: Path, kind: str, made_from: dict[str, Any]) -> bool:

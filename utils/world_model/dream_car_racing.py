@@ -19,7 +19,7 @@ from models.vae import decoded
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FPS, HOTTEST, enlarge
 from utils.storage.files import files
-from utils.storage.networks import load_dreaming, load_vae
+from utils.storage.networks import load_dreaming, load_networks
 from utils.world_model.latents import load_latents, load_of
 from utils.world_model.starts import (
     Starts,
@@ -73,8 +73,9 @@ class DreamCarRacing(gym.Env[np.ndarray, np.ndarray]):
         self.observation_space = gym.spaces.Box(0, 255, (96, 96, 3), np.uint8)
         self.reward = 0.0  # so far, under the name that stock has for it
         self.frame = np.zeros((64, 64, 3), np.uint8)  # that V decoded
-        self._vae, self._vae_header = load_vae(str(checkpoints))
-        rnn, _ = load_dreaming(str(checkpoints), self._vae_header["fingerprint"])
+        networks = load_networks(str(checkpoints))
+        self._vae, self._vae_header = networks.vae, networks.vae_header
+        rnn, _ = load_dreaming(str(checkpoints), networks)
         self._world = DreamWorld(rnn, float(temperature))
         self._episodes = self._encoded(latents)
         kept = starts_path(checkpoints)
