@@ -29,7 +29,7 @@ import torch
 
 from models.controller import FeatureScale
 from models.inference import ROWS
-from utils.drivers.racing_line import GRIP
+from utils.drivers.racing_line import GRIP, LEAST_GRIP, WIDEST
 from utils.evolution.own_drives import RecordedRaces, plan_drives
 from utils.evolution.search import load_search
 from utils.pictures.plots import contact_sheet, own_drives
@@ -85,8 +85,8 @@ def main(argv: list[str] | None = None) -> None:
         AUTOPILOT_EPISODES=flag.whole(0, MOST_EPISODES),
         RANDOM_EPISODES=flag.whole(0, MOST_EPISODES), AGENT_EPISODES=flag.whole(0, MOST_EPISODES),
         KEYBOARD_EPISODES=flag.whole(), HAND_BACK=flag.number(0, 3600), NOISE=flag.number(0, 1),
-        DISTURBANCE=flag.number(0, 1), LINE_OFFSET=flag.number(0, 5.5),
-        SLOWEST=flag.number(0.05, GRIP), ENV_ID=flag.choice(*ENV_IDS),
+        DISTURBANCE=flag.number(0, 1), LINE_OFFSET=flag.number(0, WIDEST),
+        SLOWEST=flag.number(LEAST_GRIP, GRIP), ENV_ID=flag.choice(*ENV_IDS),
         TEMPERATURE=flag.number(0, HOTTEST), WORKERS=flag.processes(), CLUSTER=flag.address(),
         ROLLOUTS=flag.folder(), OWN_ROLLOUTS=flag.folder(), CHECKPOINTS=flag.folder(),
         CONTROLLER=flag.word(),

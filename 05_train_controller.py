@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 
 from models.controller import FeatureScale
+from utils.drivers.racing_line import LEAST_GRIP, WIDEST
 from utils.evolution.cma_es import HIGHEST_RATE, SMALLEST_POPULATION, Evolution
 from utils.evolution.dreaming import DREAMS, dreaming_workers
 from utils.evolution.fitness import FITNESSES
@@ -228,8 +229,8 @@ def _settings(script: dict[str, Any], argv: list[str] | None) -> SimpleNamespace
         SIGMA=flag.number(1e-9, 10), LEAST_SIGMA=flag.number(0, 10),
         MOST_SIGMA=flag.number(1e-9, 10), MEAN_RATE=flag.number(0.01, HIGHEST_RATE),
         SELECT_TRACKS=flag.whole(0, len(seeds.SELECT)), SELECT_EVERY=flag.whole(1),
-        ROUNDS=flag.whole(1, 1000), LAPS=flag.whole(1, 10_000), TEACHER_LINE=flag.number(0, 5.5),
-        TEACHER_GRIP=flag.number(0.05, 1), STARTS=flag.whole(1, DREAMS),
+        ROUNDS=flag.whole(1, 1000), LAPS=flag.whole(1, 10_000), TEACHER_LINE=flag.number(0, WIDEST),
+        TEACHER_GRIP=flag.number(LEAST_GRIP, 1), STARTS=flag.whole(1, DREAMS),
         HORIZON=flag.whole(1, MAX_FRAMES), TEMPERATURE=flag.number(0, HOTTEST),
         AVERAGED=flag.whole(1), OWN=flag.number(0, 1), FAILING=flag.number(0, 1),
         BEGINNING=flag.number(0, 1), MOST_DIFFERENCE=flag.number(0.1, 10_000),

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.drivers.racing_line import LEAST_GRIP, WIDEST
 from utils.drivers.registry import DRIVERS
 from utils.evolution.worth import measure_m, said_of_m
 from utils.pictures.dream_page import write_page
@@ -85,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
         globals(), argv,
         EPISODES=flag.whole(1, 1_000_000), FIRST_SEED=flag.seed(), ENV_ID=flag.choice(*ENV_IDS),
         TEMPERATURE=flag.number(0, HOTTEST), DRIVER=flag.choice("agent", *DRIVERS),
-        LINE_OFFSET=flag.number(0, 5.5), GRIP=flag.number(0.05, 1), CONTROLLER=flag.word(),
+        LINE_OFFSET=flag.number(0, WIDEST), GRIP=flag.number(LEAST_GRIP, 1), CONTROLLER=flag.word(),
         MEASURE=flag.choice("races", "m"), LOOK_EVERY=flag.whole(1, 1000),
         BLIND=flag.choice("hold", "dream"), NAME=flag.word(), FILM=flag.film_name(),
         WORKERS=flag.processes(), CLUSTER=flag.address(), LATENTS=flag.folder(),

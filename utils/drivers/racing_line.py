@@ -15,6 +15,8 @@ ROAD_GRIP = 219.0  # largest acceleration with four wheels on the road, units/s^
 ENGINE = 43.7  # acceleration under full gas, units/s^2 (measured)
 TOP_SPEED = 100.0  # the physics engine caps the car here, units/s
 GRIP = 0.94  # share of ROAD_GRIP that a driver may use for cornering, tuned on lap times
+LEAST_GRIP = 0.05  # that may be asked for; with less a lap would take minutes
+WIDEST = 5.5  # units off the centre that may be asked for; the road ends at 6.7
 BRAKING = 0.712  # share of it for braking, likewise
 
 STATION = 3.5  # distance between the optimiser's variables, units: as dense as the track's tiles
