@@ -44,10 +44,10 @@ from utils.runtime.progress import run_jobs
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
 from utils.storage.artifacts import load_header
-from utils.storage.files import beside, files, sweep
+from utils.storage.files import beside, files
 from utils.storage.logs import write_log
 from utils.storage.networks import load_networks
-from utils.storage.outputs import demand_writable
+from utils.storage.outputs import prepare
 from utils.world_model.collection import (
     COLUMNS,
     MOST_EPISODES,
@@ -99,11 +99,10 @@ def main(argv: list[str] | None = None) -> None:
     directory = s.OWN_ROLLOUTS if s.AGENT_EPISODES else s.ROLLOUTS
     log, picture = beside(directory, ".csv"), beside(directory, ".png")
     curve = Path(s.CHECKPOINTS) / "own_drives.png"
-    demand_writable(
+    prepare(
         {Path(directory, "*.npz"): "rollout", log: "log by seed", picture: "picture"}
         | ({curve: "picture"} if s.AGENT_EPISODES else {})
     )
-    sweep(log.parent, log.stem)
     if s.AGENT_EPISODES:
         record_agent(s)
     elif s.KEYBOARD_EPISODES:
@@ -112,7 +111,6 @@ def main(argv: list[str] | None = None) -> None:
     else:
         record_others(s)
 
-    sweep(directory)
     paths = files(directory)
     if not paths:
         raise UserError(f"{directory} holds no rollouts; ask for at least one episode.")

@@ -26,9 +26,8 @@ from utils.pictures.plots import reconstructions
 from utils.runtime import command_line as flag
 from utils.runtime.command_line import settings, stage_command
 from utils.runtime.cores import cores
-from utils.storage.files import sweep
 from utils.storage.networks import save_network, vae_path
-from utils.storage.outputs import demand_writable
+from utils.storage.outputs import prepare
 from utils.world_model.episodes import batches_of_frames, count_frames, load_rollout, rollouts
 from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
 
@@ -59,8 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     target = vae_path(s.CHECKPOINTS)
     frames_picture = target.with_name("vae_frames.png")
-    demand_writable({**outputs(target, "V"), frames_picture: "picture"})
-    sweep(s.CHECKPOINTS)
+    prepare({**outputs(target, "V"), frames_picture: "picture"})
     paths, fingerprint = rollouts(s.ROLLOUTS)
     constants = (
         "LATENT_DIM", "EPOCHS", "BATCH", "LEARNING_RATE", "KL_TOLERANCE", "KL_RAMP", "POOL", "SEED"

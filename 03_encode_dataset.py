@@ -23,9 +23,9 @@ from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.progress import run_jobs
 from utils.runtime.workers import OneAtATime, Workers
-from utils.storage.files import beside, files, sweep
+from utils.storage.files import beside, files
 from utils.storage.networks import load_vae
-from utils.storage.outputs import demand_writable, kind_of
+from utils.storage.outputs import kind_of, prepare
 from utils.world_model.episodes import rollouts
 from utils.world_model.latents import encode, encodings, is_encoded, load_latents
 from utils.world_model.mirror import mirror_image
@@ -47,10 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     picture = beside(s.LATENTS, ".png")
     latents = Path(s.LATENTS, "*.npz")
     kinds = {latents: "latents", mirror_image(latents): "latents", picture: "picture"}
-    demand_writable(kinds)
+    prepare(kinds)
     paths, _ = rollouts(s.ROLLOUTS)
     vae, header = load_vae(s.CHECKPOINTS)
-    sweep(picture.parent, picture.stem)
     jobs = encodings(paths, s.LATENTS, header["fingerprint"])
     wanted = {Path(job.latents) for job in jobs}
     places = sorted({path.parent for path in wanted})
@@ -71,8 +70,6 @@ def main(argv: list[str] | None = None) -> None:
     with Workers(min(s.WORKERS, len(missing)), OneAtATime, setup) as workers:
         run_jobs(workers, missing, "encoding", "episode", frames=lambda count: count)
 
-    for place in places:
-        sweep(place)
     some = [load_latents(Path(job.latents))[1] for job in jobs[:: max(1, len(jobs) // 20)]]
     mu, logvar = (np.concatenate(arrays) for arrays in list(zip(*some, strict=True))[:2])
     latent_distributions(picture, mu, logvar)

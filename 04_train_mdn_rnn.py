@@ -32,7 +32,6 @@ from utils.runtime.command_line import settings, stage_command
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.simulator.envs import HOTTEST
-from utils.storage.files import sweep
 from utils.storage.networks import (
     dreaming_path,
     load_dreaming,
@@ -41,7 +40,7 @@ from utils.storage.networks import (
     rnn_path,
     save_network,
 )
-from utils.storage.outputs import demand_writable
+from utils.storage.outputs import prepare
 from utils.storage.remedies import COLLECT
 from utils.world_model.chunks import batches, chunks, measure_features, rehearsal
 from utils.world_model.dream import dream_film
@@ -94,8 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     target = rnn_path(s.CHECKPOINTS)
     film = target.with_name("dream_replay.mp4")
     starts = starts_path(s.CHECKPOINTS)
-    demand_writable({**outputs(target, "M"), film: "film", starts: "starts"})
-    sweep(s.CHECKPOINTS)
+    prepare({**outputs(target, "M"), film: "film", starts: "starts"})
     vae, vae_header = load_vae(s.CHECKPOINTS)
     encoded, fingerprint = load_all(s.LATENTS, vae_header, s.ROLLOUTS, s.WORKERS)
     constants = (
@@ -141,8 +139,7 @@ def go_on(s: SimpleNamespace) -> None:
     C goes on reading the h of the first: what it has learnt to read does not change under it.
     """
     target = dreaming_path(s.CHECKPOINTS)
-    demand_writable(outputs(target, "M"))
-    sweep(s.CHECKPOINTS)
+    prepare(outputs(target, "M"))
     networks = load_networks(s.CHECKPOINTS)
     rnn, former = load_dreaming(s.CHECKPOINTS, networks)
     known = former["made_from"].get("drives", 0)

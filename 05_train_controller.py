@@ -55,9 +55,8 @@ from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock, Meter
 from utils.simulator import seeds
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST, MAX_FRAMES
-from utils.storage.files import sweep
 from utils.storage.networks import Networks, load_networks, load_second_rnn
-from utils.storage.outputs import demand_writable
+from utils.storage.outputs import prepare
 from utils.world_model.starts import Moments
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
@@ -114,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     networks = load_networks(s.CHECKPOINTS)
     files, rounds = Files.of(s.CHECKPOINTS, s.NAME), Path(s.IMITATION) / s.NAME
-    demand_writable({
+    prepare({
         files.state: "evolution", files.controller: "C", files.log: "log by generation",
         files.picture: "picture", rounds / "*.npz": "imitation round",
     })  # fmt: skip
@@ -125,8 +124,6 @@ def main(argv: list[str] | None = None) -> None:
     made_from = networks.fingerprints | {name: getattr(s, name) for name in FIXED}
     if s.START == "imitation":
         made_from |= {name: getattr(s, name) for name in FIXED_BY_IMITATION}
-    sweep(s.CHECKPOINTS)
-    sweep(rounds)
     if search:
         print(search.follow(plan, made_from, globals(), files))
         if search.evolution.generation >= s.GENERATIONS:

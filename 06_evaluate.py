@@ -48,7 +48,6 @@ from utils.runtime.progress import run_jobs
 from utils.runtime.timing import Meter
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
-from utils.storage.files import sweep
 from utils.storage.networks import (
     TrainedAgent,
     about,
@@ -57,7 +56,7 @@ from utils.storage.networks import (
     load_networks,
     load_second_rnn,
 )
-from utils.storage.outputs import demand_writable
+from utils.storage.outputs import prepare
 from utils.world_model.starts import load_starts, starts_path
 
 # ---- constants: edit them here, or pass them as flags (--episodes 100) ----
@@ -117,11 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     films = {shown: "film"} | ({} if dreams else {moving: "moving picture"})
     page = Path(s.CHECKPOINTS) / f"{about('dream', s.CONTROLLER)}.html"
     outputs = {report: "report", maps: "picture"} | (films if filmed else {})
-    demand_writable(outputs | ({page: "page"} if s.DRIVER == "agent" else {}))
-    sweep(report.parent)
-    sweep(moving.parent)
-    sweep(page.parent, page.stem)
-    sweep(shown.parent, shown.stem)
+    prepare(outputs | ({page: "page"} if s.DRIVER == "agent" else {}))
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None
     parameters = agent.parameters if agent else np.zeros(0)
     seeds = range(s.FIRST_SEED, s.FIRST_SEED + s.EPISODES)

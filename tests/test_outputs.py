@@ -1,11 +1,14 @@
 """What may be replaced, and what stands in the way."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from utils.runtime.errors import UserError
-from utils.storage import artifacts, outputs
+from utils.storage import artifacts, files, outputs
 from utils.storage.logs import write_log
 
 
@@ -14,7 +17,7 @@ def test_what_could_not_be_written_is_refused_before_the_work(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "gone").symlink_to("/not/mounted")
     fine = {tmp_path / "y.csv": "log by seed", tmp_path / "new" / "z.csv": "log by seed"}
-    outputs.demand_writable(fine)
+    outputs.prepare(fine)
     for name, sentence in (
         ("x.csv", r"x\.csv is a folder .*move it away"),
         ("gone", "gone is a link that leads nowhere"),
@@ -22,7 +25,7 @@ def test_what_could_not_be_written_is_refused_before_the_work(tmp_path):
         ("file/x.csv", "file is read-only or no folder"),
     ):
         with pytest.raises(UserError, match=sentence):
-            outputs.demand_writable(fine | {tmp_path / name: "log by seed"})
+            outputs.prepare(fine | {tmp_path / name: "log by seed"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "gone", "x.csv"]
 
 
@@ -47,15 +50,15 @@ def save_of_each_kind(folder):
 def test_only_a_file_of_the_same_kind_is_replaced(tmp_path):
     kinds = save_of_each_kind(tmp_path)
     for name, kind in kinds.items():
-        outputs.demand_writable({tmp_path / name: kind})
+        outputs.prepare({tmp_path / name: kind})
         for other in set(kinds.values()) - {kind}:
             with pytest.raises(UserError, match=f"{name} is no {other} file.* move it away"):
-                outputs.demand_writable({tmp_path / name: other})
+                outputs.prepare({tmp_path / name: other})
     folder = tmp_path / "*.npz"
     with pytest.raises(UserError, match=r"a\.npz is no latents file"):
-        outputs.demand_writable({folder: "latents"})
+        outputs.prepare({folder: "latents"})
     (tmp_path / "a.npz").rename(tmp_path / "._a.npz")
-    outputs.demand_writable({folder: "latents"})
+    outputs.prepare({folder: "latents"})
 
 
 def test_what_others_made_is_not_replaced_and_what_is_damaged_is(tmp_path):
@@ -66,18 +69,18 @@ def test_what_others_made_is_not_replaced_and_what_is_damaged_is(tmp_path):
         (tmp_path / name).write_text('{"a": 1}' if name == "x.json" else "notes, of mine")
     for path in tmp_path.iterdir():
         with pytest.raises(UserError, match=f"{path.name} is no V file"):
-            outputs.demand_writable({path: "V"})
+            outputs.prepare({path: "V"})
     ours = tmp_path / "v.pt"
     artifacts.save_tensors(ours, "M", {"w": torch.zeros(300)})
     for contents in (ours.read_bytes()[:-50], b""):
         ours.write_bytes(contents)
-        outputs.demand_writable({ours: "V"})
+        outputs.prepare({ours: "V"})
 
 
 def test_a_name_that_differs_in_case_alone_is_refused_on_any_disk(tmp_path):
     artifacts.save_tensors(tmp_path / "controller.pt", "C", {"w": torch.zeros(3)})
     with pytest.raises(UserError, match=r"controller\.pt differs from .*Controller\.pt"):
-        outputs.demand_writable({tmp_path / "Controller.pt": "C"})
+        outputs.prepare({tmp_path / "Controller.pt": "C"})
 
 
 def test_what_another_process_removes_meanwhile_stands_in_nobodys_way(tmp_path, monkeypatch):
@@ -85,5 +88,16 @@ def test_what_another_process_removes_meanwhile_stands_in_nobodys_way(tmp_path, 
     artifacts.save_arrays(path, "rollout", {"a": np.zeros(9)})
     monkeypatch.setattr(outputs, "files", lambda folder: [path])
     path.unlink()
-    outputs.demand_writable({tmp_path / "*.npz": "latents"})
+    outputs.prepare({tmp_path / "*.npz": "latents"})
     assert outputs.kind_of(path) == ""
+
+
+def test_what_killed_writers_left_of_the_outputs_is_removed(tmp_path):
+    long_ago = time.time() - files.OLD - 1
+    names = (".c.tmp.0a.pt", ".d.tmp.0a.pt", "r/.any.tmp.0a.npz")
+    (tmp_path / "r").mkdir()
+    for name in names:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (long_ago, long_ago))
+    outputs.prepare({tmp_path / "c.pt": "C", tmp_path / "r" / "*.npz": "rollout"})
+    assert [name for name in names if (tmp_path / name).exists()] == [".d.tmp.0a.pt"]

@@ -45,7 +45,7 @@ from benchmark.measuring import (
 from benchmark.simulators import measure_memory, measure_simulators, record_races
 from benchmark.workers import measure_workers
 from utils.storage.artifacts import save_json
-from utils.storage.outputs import demand_writable
+from utils.storage.outputs import prepare
 from utils.storage.provenance import ROOT, provenance
 
 
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if chosen.json:
-        demand_writable({Path(chosen.json): "benchmark"})
+        prepare({Path(chosen.json): "benchmark"})
 
     effort = QUICK if chosen.quick else THOROUGH
     if chosen.cluster:

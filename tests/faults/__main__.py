@@ -26,7 +26,7 @@ from faults import soak
 from faults.campaign import QUICK, THOROUGH
 from faults.table import run_campaign
 from utils.storage.artifacts import save_json
-from utils.storage.outputs import demand_writable
+from utils.storage.outputs import prepare
 from utils.storage.provenance import provenance
 
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     chosen = parser.parse_args(argv)
     torch.set_num_threads(1)
     if chosen.json:
-        demand_writable({Path(chosen.json): "faults"})
+        prepare({Path(chosen.json): "faults"})
     if chosen.soak_minutes:
         sys.exit(soak.main(chosen))
     found = run_campaign(QUICK if chosen.quick else THOROUGH, chosen.seed)

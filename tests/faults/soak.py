@@ -26,7 +26,7 @@ from faults.workers import kill_worker
 from utils.runtime.cores import cores
 from utils.storage.artifacts import load_header, save_json
 from utils.storage.networks import rnn_path, vae_path
-from utils.storage.outputs import demand_writable
+from utils.storage.outputs import prepare
 from utils.storage.provenance import ROOT, provenance
 
 FULL = {"start": "zeros", "sigma": 0.1, "population": 32, "tracks": 4, "patience": 100,
@@ -49,7 +49,7 @@ def main(chosen: argparse.Namespace) -> int:
     """Run the soak, print what it came to; returns the exit status."""
     flags = FULL | (TINY if chosen.soak_tiny else {})
     if chosen.soak_json:
-        demand_writable({Path(chosen.soak_json): "soak"})
+        prepare({Path(chosen.soak_json): "soak"})
     with tempfile.TemporaryDirectory(prefix="faults_soak_") as name:
         harmed, undisturbed = Path(name) / "harmed", Path(name) / "undisturbed"
         for folder in (harmed, undisturbed):

@@ -22,9 +22,8 @@ from utils.runtime.progress import run_jobs
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 from utils.storage.artifacts import save_json
-from utils.storage.files import sweep
 from utils.storage.networks import TrainedAgent, about, load_agent, load_second_rnn
-from utils.storage.outputs import demand_writable
+from utils.storage.outputs import prepare
 from utils.storage.provenance import provenance
 from utils.world_model.episodes import Recorder, episodes
 from utils.world_model.foresight import calibration, errors, mean_and_error
@@ -86,8 +85,7 @@ def measure_m(
     """
     start = time.monotonic()
     path = Path(checkpoints) / "results" / f"{about('m', controller)}.json"
-    demand_writable({path: "report on M", path.with_suffix(".png"): "picture"})
-    sweep(path.parent)
+    prepare({path: "report on M", path.with_suffix(".png"): "picture"})
     agent = load_agent(checkpoints, controller)
     dreaming, header = load_second_rnn(checkpoints, agent)
     recorded, mark = load_some(episodes(latents, "latents"), agent.vae_header)

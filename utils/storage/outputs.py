@@ -10,14 +10,15 @@ import torch
 
 from utils.runtime.errors import UserError, system_trouble
 from utils.storage.artifacts import read_header
-from utils.storage.files import files
+from utils.storage.files import files, sweep
 from utils.storage.provenance import commit
 
 PAGE_MARK = b"<!doctype html><!-- a dream by 06_evaluate.py -->"  # with which our pages begin
 
 
-def demand_writable(outputs: Mapping[Path, str]) -> None:
-    """Check before the work that all its outputs can be written, and replace nothing else.
+def prepare(outputs: Mapping[Path, str]) -> None:
+    """Check before the work that all its outputs can be written, replacing nothing else, and remove
+    what killed writers have left of them.
 
     Args:
         outputs: the kind of each file to be written, as `kind_of` tells it; a file called "*.npz"
@@ -51,6 +52,8 @@ def demand_writable(outputs: Mapping[Path, str]) -> None:
                     f"{there} is no {kind} file, but stands where one is to be written; "
                     "move it away, or choose another name or folder."
                 )
+    for path in outputs:
+        sweep(path.parent, "*" if path.name == "*.npz" else path.stem)
 
 
 def kind_of(path: Path) -> str:
