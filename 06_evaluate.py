@@ -120,24 +120,20 @@ def main(argv: list[str] | None = None) -> None:
     agent = load_agent(s.CHECKPOINTS, s.CONTROLLER) if s.DRIVER == "agent" else None
     parameters = agent.parameters if agent else np.zeros(0)
     seeds = range(s.FIRST_SEED, s.FIRST_SEED + s.EPISODES)
-    looks = {"look_every": s.LOOK_EVERY, "blind": s.BLIND}
-    races = [Race(seed, parameters, trace=not dreams, **looks) for seed in seeds]
+    races = [
+        Race(seed, parameters, trace=not dreams, look_every=s.LOOK_EVERY, blind=s.BLIND)
+        for seed in seeds
+    ]
 
     torch.set_num_threads(1)  # as in a worker: several add up in another order
     with _workers(s, agent) as workers:
         meter = Meter(workers)
         laps = run_jobs(workers, races, "racing", "race")
-    made_from = {"env_id": s.ENV_ID, "driver": s.DRIVER}
-    if agent:
-        made_from |= {**agent.origin, **looks}
-    elif s.DRIVER == "autopilot":
-        made_from |= _autopilot(s)
-    if dreams:
-        made_from |= _dream(s)
-        maps.unlink(missing_ok=True)  # of other races, under the same name
-    save_report(report, laps, made_from, meter.seconds, meter.processor_seconds)
+    save_report(report, laps, _made_from(s, agent), meter.seconds, meter.processor_seconds)
     print(f"{sentence(laps)}; every race is in {report}")
-    if not dreams:
+    if dreams:
+        maps.unlink(missing_ok=True)  # of other races, under the same name
+    else:
         worst_laps(maps, [vars(lap) for lap in laps])
 
     if agent:
@@ -168,6 +164,23 @@ def dream_page(page: Path, s, agent: TrainedAgent) -> None:
         print(f"{page} lets you drive in its dream; open it in a browser")
 
 
+def _made_from(s, agent: TrainedAgent | None) -> dict[str, Any]:
+    """What the report says of who drove where."""
+    made_from = {"env_id": s.ENV_ID, "driver": s.DRIVER}
+    if agent:
+        made_from |= {**agent.origin, "look_every": s.LOOK_EVERY, "blind": s.BLIND}
+    elif s.DRIVER == "autopilot":
+        made_from |= _autopilot(s)
+    if s.ENV_ID == DREAM_ID:
+        networks = load_networks(s.CHECKPOINTS)
+        _, dreaming = load_dreaming(s.CHECKPOINTS, networks)
+        made_from |= {
+            "vae": networks.fingerprints["vae"], "dreaming_rnn": dreaming["fingerprint"],
+            "temperature": s.TEMPERATURE,
+        }  # fmt: skip
+    return made_from
+
+
 def _autopilot(s) -> dict[str, float]:
     return {"line_offset": s.LINE_OFFSET, "grip": s.GRIP}
 
@@ -179,14 +192,6 @@ def _options(s) -> dict[str, Any]:
     return {
         "checkpoints": s.CHECKPOINTS, "latents": s.LATENTS, "temperature": s.TEMPERATURE
     }  # fmt: skip
-
-
-def _dream(s) -> dict[str, Any]:
-    """Which V and M were dreamt in, and how."""
-    networks = load_networks(s.CHECKPOINTS)
-    _, header = load_dreaming(s.CHECKPOINTS, networks)
-    marks = {"vae": networks.fingerprints["vae"], "dreaming_rnn": header["fingerprint"]}
-    return {**marks, "temperature": s.TEMPERATURE}
 
 
 def _workers(s, agent: TrainedAgent | None) -> Workers:
