@@ -43,9 +43,9 @@ from utils.storage.networks import (
 from utils.storage.outputs import prepare
 from utils.storage.remedies import COLLECT
 from utils.world_model.chunks import batches, chunks, measure_features, rehearsal
-from utils.world_model.dream import dream_film
 from utils.world_model.episodes import episodes
 from utils.world_model.latents import Latents, load_all, load_images, load_some
+from utils.world_model.replay import replay_film
 from utils.world_model.starts import keep_starts, starts_path
 from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
 
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     measure_features(rnn, measured, s.NOISE)
     keep_starts(starts, encoded[::20], vae_header, s.SEED)
     save_network(target, "M", rnn, made_from, film, *([] if training.history else training.curves))
-    if dream_film(film, vae, rnn, encoded[::20], s.TEMPERATURE):
+    if replay_film(film, vae, rnn, encoded[::20], s.TEMPERATURE):
         training.finish()  # and if not, the next run makes the film alone
     said = stage_command("05_train_controller", checkpoints=s.CHECKPOINTS)
     print(f"{target} saved; next: {said}")

@@ -16,7 +16,7 @@ def finished(tmp_path_factory):
     before = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("utils.world_model.dream.DREAMED", DREAMED)
+        patch.setattr("utils.world_model.replay.DREAMED", DREAMED)
         for number, flags in FLAGS.items():
             if number == 6:
                 tiny.save_c(folder / "checkpoints" / "straight_on.pt", tiny.STRAIGHT_ON)
@@ -31,5 +31,5 @@ def project(finished, tmp_path, monkeypatch):
     folder = tmp_path / "project"
     shutil.copytree(finished.folder, folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("utils.world_model.dream.DREAMED", DREAMED)
+    monkeypatch.setattr("utils.world_model.replay.DREAMED", DREAMED)
     return folder

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from utils.pictures import film
-from utils.pictures.film import dream_frame, dreaming_frame, race_frame
+from utils.pictures.film import dream_frame, race_frame, replay_frame
 
 FORWARD = np.array([0.0, 0.5, 0.0], np.float32)
 
@@ -128,8 +128,8 @@ def test_frames_do_not_share_their_pixels():
     for first, second in (
         (lambda: a_race_frame(), lambda: a_race_frame(score=900.0, action=full)),
         (
-            lambda: dream_frame(plain(9), plain(9), 1, FORWARD, 50, "2 s", (1.5, 2.5)),
-            lambda: dream_frame(plain(90), plain(90), 99, full, 50, "2 s", (3.5, 4.5)),
+            lambda: replay_frame(plain(9), plain(9), 1, FORWARD, 50, "2 s", (1.5, 2.5)),
+            lambda: replay_frame(plain(90), plain(90), 99, full, 50, "2 s", (3.5, 4.5)),
         ),
     ):
         frame = first()
@@ -139,21 +139,21 @@ def test_frames_do_not_share_their_pixels():
         assert (first() == before).all()
 
 
-def test_a_dream_frame_watches_then_dreams():
+def test_a_replay_watches_then_dreams():
     real, dream = plain((200, 100, 0)), plain((0, 100, 200))
-    watching = dream_frame(real, dream, 49, FORWARD, 50, "2 s", (1.5, 2.5))
-    dreaming = dream_frame(real, dream, 50, FORWARD, 50, "2 s", (1.5, 2.5))
+    watching = replay_frame(real, dream, 49, FORWARD, 50, "2 s", (1.5, 2.5))
+    dreaming = replay_frame(real, dream, 50, FORWARD, 50, "2 s", (1.5, 2.5))
     assert watching.shape == dreaming.shape == (640, 960, 3)
     assert (watching[300, 240] == (200, 100, 0)).all()
     assert (watching[300, 720] == (0, 100, 200)).all()
     left, *_ = changed_box(watching[:60], dreaming[:60])
     assert left >= 490
-    still = dream_frame(real, dream, 48, FORWARD, 50, "2 s", (1.5, 2.5))
+    still = replay_frame(real, dream, 48, FORWARD, 50, "2 s", (1.5, 2.5))
     assert (watching[:60] == still[:60]).all()
     assert (watching[560:] != still[560:]).any()
 
 
-def a_dreaming_frame(**changed):
+def a_dream_frame(**changed):
     settings = {
         "dream": plain((200, 100, 0), 400, 600),
         "real": plain((0, 100, 200), 400, 600),
@@ -162,11 +162,11 @@ def a_dreaming_frame(**changed):
         "end_probability": 0.01,
         "temperature": 1.0,
     }
-    return dreaming_frame(**(settings | changed))
+    return dream_frame(**(settings | changed))
 
 
 def test_the_dream_stands_beside_the_race():
-    frame = a_dreaming_frame()
+    frame = a_dream_frame()
     assert frame.shape == (720, 1280, 3)
     assert (frame[240, 320] == (200, 100, 0)).all()
     assert (frame[240, 960] == (0, 100, 200)).all()
@@ -184,14 +184,14 @@ def test_the_dream_stands_beside_the_race():
     ],
 )
 def test_what_m_expects_has_its_place_below(change, columns, rows):
-    left, right, top, bottom = changed_box(a_dreaming_frame(), a_dreaming_frame(**change))
+    left, right, top, bottom = changed_box(a_dream_frame(), a_dream_frame(**change))
     assert columns[0] <= left <= right < columns[1]
     assert rows[0] <= top <= bottom < rows[1]
 
 
 def test_more_reward_is_a_higher_curve():
     def height(rewards):
-        violet = (a_dreaming_frame(dreamt=rewards)[530:, 652:] == film.VIOLET).all(2)
+        violet = (a_dream_frame(dreamt=rewards)[530:, 652:] == film.VIOLET).all(2)
         return np.nonzero(violet)[0].min()
 
     assert height([3.0] * 300) < height([2.0] * 300) < height([1.0] * 300)

@@ -189,7 +189,7 @@ def test_the_film_of_a_dream_shows_both_worlds_and_rests_at_its_end(soon_over, m
     drawn = []
     monkeypatch.setattr(evaluation, "write_video", lambda path, film: len(list(film)))
     monkeypatch.setattr(
-        evaluation, "dreaming_frame", lambda *shown, **info: drawn.append((shown, info))
+        evaluation, "dream_frame", lambda *shown, **info: drawn.append((shown, info))
     )
     monkeypatch.setattr(evaluation, "END_FRAMES", 3)
     agent, wanted = load_agent("checkpoints", "straight_on"), dreamt_return(4)

@@ -103,7 +103,7 @@ def test_a_picture_that_fails_leaves_the_network_and_no_former_picture(
 ):
     name, kind, picture = {
         2: ("02_train_vae.reconstructions", "vae.pt", "vae_frames.png"),
-        4: ("04_train_mdn_rnn.dream_film", "mdn_rnn.pt", "dream_replay.mp4"),
+        4: ("04_train_mdn_rnn.replay_film", "mdn_rnn.pt", "dream_replay.mp4"),
     }[number]
 
     def fail(*_):

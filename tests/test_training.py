@@ -14,7 +14,7 @@ from models.mdn_rnn import MDNRNN
 from utils.runtime.errors import UserError
 from utils.storage.artifacts import load_tensors, save_tensors
 from utils.storage.networks import load_vae, save_network
-from utils.world_model import dream, latents, training
+from utils.world_model import latents, replay, training
 from utils.world_model.latents import load_latents
 from utils.world_model.training import LAST_SHARE, Training, learning_rate, split
 
@@ -277,7 +277,7 @@ def test_a_drive_shorter_than_what_m_watches_is_filmed_too(tmp_path, monkeypatch
     tiny.save_networks("checkpoints")
     tiny.stage(3, workers=0)
     episodes = [load_latents(path) for path in (tmp_path / "data" / "latents").glob("*.npz")]
-    dream.dream_film(tmp_path / "x.mp4", vae, rnn, episodes, temperature=0.5)
+    replay.replay_film(tmp_path / "x.mp4", vae, rnn, episodes, temperature=0.5)
     assert (tmp_path / "x.mp4").exists()
 
 
@@ -286,18 +286,18 @@ def test_a_dream_watches_first_and_then_follows_from_its_own_latents():
     rng = np.random.default_rng(0)
     mu = rng.normal(size=(30, tiny.LATENT_DIM)).astype(np.float32)
     action = rng.random((30, 3), np.float32)
-    imagined = dream.dream(rnn, mu, action, watched=10, temperature=0)
+    imagined = replay.replay(rnn, mu, action, watched=10, temperature=0)
     assert imagined.shape == mu.shape
     assert np.array_equal(imagined[:10], mu[:10])
     assert not np.allclose(imagined[10:], mu[10:])
 
     unseen = mu.copy()
     unseen[10:] = 99.0
-    assert np.array_equal(dream.dream(rnn, unseen, action, 10, 0), imagined)
+    assert np.array_equal(replay.replay(rnn, unseen, action, 10, 0), imagined)
 
     other = action.copy()
     other[20] = 1 - other[20]
-    changed = dream.dream(rnn, mu, other, 10, 0)
+    changed = replay.replay(rnn, mu, other, 10, 0)
     assert np.array_equal(changed[:21], imagined[:21])  # action[20] first shows in frame 21
     assert not np.allclose(changed[21], imagined[21])
 
@@ -307,7 +307,7 @@ def test_a_dream_is_the_prediction_of_m_fed_back():
     rng = np.random.default_rng(1)
     mu = rng.normal(size=(8, tiny.LATENT_DIM)).astype(np.float32)
     action = rng.random((8, 3), np.float32)
-    imagined = torch.from_numpy(dream.dream(rnn, mu, action, watched=4, temperature=0))
+    imagined = torch.from_numpy(replay.replay(rnn, mu, action, watched=4, temperature=0))
     # Teacher forcing on the dream itself must predict the dream.
     prediction, _ = rnn(imagined[None, :-1], torch.from_numpy(action)[None, :-1])
     likeliest = prediction.log_pi.argmax(-1, keepdim=True)
@@ -327,7 +327,7 @@ def test_a_dream_is_the_prediction_of_m_fed_back():
     ],
 )
 def test_a_dream_holds_as_long_as_it_is_nearer_than_if_nothing_had_changed(errors, still, holds):
-    assert dream.holds_for(np.array(errors), np.array(still)) == holds
+    assert replay.holds_for(np.array(errors), np.array(still)) == holds
 
 
 def test_the_film_of_a_dream_ends_where_it_no_longer_holds(tmp_path, monkeypatch, capsys):
@@ -337,11 +337,11 @@ def test_the_film_of_a_dream_ends_where_it_no_longer_holds(tmp_path, monkeypatch
     action, reward = rng.random((300, 3), np.float32), np.ones(300, np.float32)
     drive = latents.Latents(mu, mu, action, reward, np.zeros(300, bool))
     other = np.concatenate([mu[:200], mu[:100]])  # a dream that is true for 150 frames
-    monkeypatch.setattr(dream, "dream", lambda *_: other)
+    monkeypatch.setattr(replay, "replay", lambda *_: other)
     shown, drawn = [], []
-    monkeypatch.setattr(dream, "write_video", lambda path, film: shown.extend(film))
-    monkeypatch.setattr(dream, "dream_frame", lambda *frame: drawn.append(frame))
-    dream.dream_film(tmp_path / "x.mp4", vae, rnn, [({}, drive)], temperature=0.5)
+    monkeypatch.setattr(replay, "write_video", lambda path, film: shown.extend(film))
+    monkeypatch.setattr(replay, "replay_frame", lambda *frame: drawn.append(frame))
+    replay.replay_film(tmp_path / "x.mp4", vae, rnn, [({}, drive)], temperature=0.5)
     errors = [(frame[6][0], frame[6][1]) for frame in drawn[50:]]
     assert 150 < len(errors) < 250
     assert all(of_dream == 0 < of_still for of_dream, of_still in errors[:150])

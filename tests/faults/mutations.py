@@ -138,7 +138,7 @@ def keeping_state() -> Iterator[None]:
 def quick() -> Iterator[None]:
     """Short films, and nothing on the terminal."""
     with (
-        mock.patch("utils.world_model.dream.DREAMED", DREAMED),
+        mock.patch("utils.world_model.replay.DREAMED", DREAMED),
         contextlib.redirect_stderr(io.StringIO()),
         contextlib.redirect_stdout(io.StringIO()),
     ):

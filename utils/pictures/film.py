@@ -74,7 +74,7 @@ def race_frame(
     return canvas
 
 
-def dream_frame(
+def replay_frame(
     real: np.ndarray,
     dream: np.ndarray,
     frame_number: int,
@@ -97,7 +97,7 @@ def dream_frame(
     Returns:
         (640, 960, 3) uint8.
     """
-    canvas = _dream_template().copy()
+    canvas = _replay_template().copy()
     left, right, top = 20, 20 + DREAM + 24, 64
     paste(canvas, real, left, top, DREAM, DREAM)
     paste(canvas, dream, right, top, DREAM, DREAM)
@@ -116,7 +116,7 @@ def dream_frame(
     return canvas
 
 
-def dreaming_frame(
+def dream_frame(
     dream: np.ndarray,
     real: np.ndarray,
     dreamt: Sequence[float],
@@ -135,7 +135,7 @@ def dreaming_frame(
     Returns:
         (720, 1280, 3) uint8.
     """
-    canvas = _dreaming_template().copy()
+    canvas = _dream_template().copy()
     sides = ((MARGIN, dream, dreamt, VIOLET), (2 * MARGIN + HALF[0], real, driven, BLUE))
     for left, picture, rewards, colour in sides:
         above_bar = as_image(picture, "a picture")[: len(picture) * 7 // 8]
@@ -170,7 +170,7 @@ def _race_template() -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _dream_template() -> np.ndarray:
+def _replay_template() -> np.ndarray:
     canvas = np.full((640, 960, 3), GROUND, np.uint8)
     write(canvas, "The real drive", 20, 46, 22, TEXT, 500)
     write(canvas, "TIME", 20, 564, 13, MUTED, 500)
@@ -178,7 +178,7 @@ def _dream_template() -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _dreaming_template() -> np.ndarray:
+def _dream_template() -> np.ndarray:
     canvas = np.full((DRIVING[1], 3 * MARGIN + 2 * HALF[0], 3), GROUND, np.uint8)
     right = 2 * MARGIN + HALF[0]
     write(canvas, "The agent in its dream", MARGIN, 46, 22, VIOLET, 500)

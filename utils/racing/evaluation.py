@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.pictures.film import dreaming_frame, race_frame
+from utils.pictures.film import dream_frame, race_frame
 from utils.pictures.video import write_video
 from utils.racing.agent import Agent, Races
 from utils.racing.race import Lap, Race, RunningRace
@@ -142,7 +142,7 @@ def film_dream(
         real = next(on_a_track)
         for dream in scenes(DREAM_ID, trained, race, **options):
             both = dream.shown[0], real.shown[0], dream.rewards, real.rewards
-            yield dreaming_frame(*both, **dream.running.info)
+            yield dream_frame(*both, **dream.running.info)
             real = next(on_a_track, real)  # where it is over, its last picture stays
         _demand_same(dream.lap, lap)
 

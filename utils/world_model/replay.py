@@ -1,4 +1,4 @@
-"""M's dream of a real drive: the first second is watched, the rest imagined from the actions.
+"""M replays a real drive: the first second is watched, the rest imagined from the actions.
 
 Actions that were right on one road are wrong on another: as soon as the dreamt road bends otherwise
 than the real one, such a dream ends in the grass, and only its beginning says what M is worth. How
@@ -14,7 +14,7 @@ import torch
 from models.dream import DreamWorld
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE, decoded
-from utils.pictures.film import dream_frame
+from utils.pictures.film import replay_frame
 from utils.pictures.video import write_video
 from utils.simulator.envs import FPS
 from utils.world_model.foresight import dream_on
@@ -26,7 +26,7 @@ SECOND = 50  # frames
 
 
 @torch.inference_mode()
-def dream(
+def replay(
     rnn: MDNRNN, mu: np.ndarray, action: np.ndarray, watched: int, temperature: float
 ) -> np.ndarray:
     """Latents of the drive as M imagines them, (T, Z).
@@ -62,7 +62,7 @@ def holds_for(errors: np.ndarray, still: np.ndarray) -> int:
     return SECOND - 1 + int(worse.argmax()) if worse.any() else len(errors)
 
 
-def dream_film(
+def replay_film(
     path: Path, vae: VAE, rnn: MDNRNN, episodes: list[Encoded], temperature: float
 ) -> bool:
     """Film the longest tidy drive among `episodes` beside M's dream of it, both decoded by V.
@@ -75,7 +75,7 @@ def dream_film(
     _, best = max(episodes, key=lambda e: (e[0].get("driver") == "autopilot", e[1].reward.sum()))
     frames = min(len(best.action), WATCHED + DREAMED)
     mu, action = best.mu[: frames + 1], best.action[:frames]
-    imagined = dream(rnn, mu, action, min(WATCHED, frames), temperature)
+    imagined = replay(rnn, mu, action, min(WATCHED, frames), temperature)
     real, dreamt = decoded(vae, mu[:frames]), decoded(vae, imagined)
     last = real[WATCHED - 1 : WATCHED]  # empty where the drive is that short
     errors, still = _error(dreamt[WATCHED:], real[WATCHED:]), _error(last, real[WATCHED:])
@@ -85,7 +85,7 @@ def dream_film(
 
     def film() -> Iterator[np.ndarray]:
         for t in range(min(frames, WATCHED + holds)):
-            yield dream_frame(real[t], dreamt[t], t, action[t], WATCHED, words, both[t])
+            yield replay_frame(real[t], dreamt[t], t, action[t], WATCHED, words, both[t])
 
     print(f"the dream of a drive holds for {words}, of {len(errors) / FPS:.2f}")
     return write_video(path, film())
