@@ -15,7 +15,7 @@ Time     an hour and a quarter on two cores with bfloat16, a few hours without
 Run      python 05_train_controller.py
          python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --fitness score
          --population 48 --tracks 12 --replayed 0 --mean-rate 0.5 --generations 12
-         (with a teacher, 30 minutes)
+         (with a teacher, a quarter of an hour)
 
 Stopped, it goes on from the last finished generation when run again; with more GENERATIONS, from
 where it ended. The constants below are for a new search: one that goes on keeps its own settings,

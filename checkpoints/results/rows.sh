@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the rows of the table again, from nothing, in a folder of its own; its `pupil` is the table's `taught`,
-# `dream_of_never_own` its `never_own`, `dream_of_untrained_m` its `random_m`. Not made are those of other tracks
-# (`*further`, `selection_*`), of V looking less often (`every_*`), and the older `zeros`. From the project's root
+# Makes the rows of the table again, from nothing, in a folder of its own; `dream_of_never_own` is the table's
+# `never_own`, `dream_of_untrained_m` its `random_m`. Not made are those of other tracks (`further`, `selection_*`)
+# and of older agents. From the project's root
 #
 #     bash checkpoints/results/rows.sh ../rows
 #
