@@ -23,9 +23,9 @@ except those given as flags, and says so; START, FEATURES, SIGMA, SEED and ENV_I
 change, and GENERATIONS, WORKERS and folders are taken from here.
 
 On the track some of them change by themselves (utils/evolution/schedule.py): beginners race on one
-track; MOST_SIGMA and GRASS_COST are halved once they drive, and whenever the mean stands still. The
-second time POPULATION is doubled and MEAN_RATE halved, and with FITNESS "duels" it goes on with
-"full_duels", LASTING 0.8 and MOST_DIFFERENCE 1000.
+track; MOST_SIGMA and GRASS_COST are halved once they drive, and whenever the mean stands still.
+With FITNESS "duels" the second time is another: sigma stays where it is (LEAST_SIGMA), POPULATION is
+doubled and MEAN_RATE halved, and it goes on with "full_duels", LASTING 0.8 and MOST_DIFFERENCE 1000.
 """
 
 from utils.runtime.start import run
@@ -61,7 +61,7 @@ from utils.world_model.starts import Moments
 
 # ---- constants: edit them here, or pass them as flags (--population 64) ----
 START = "zeros"  # as in the paper: nobody shows C how; "imitation" first copies the autopilot
-WORLD = "track"  # where candidates drive; M's "dream" is twenty to forty times as fast
+WORLD = "track"  # where candidates drive; M's "dream" is thirty to fifty times as fast
 FEATURES = "zh"  # what C may read: "z" and "h" alone show what each of them is worth
 GENERATIONS = 88  # more go on from where the last run ended
 POPULATION = 144  # candidates a generation; an even number for duels

@@ -1,7 +1,8 @@
 """Stage 06: drive, score and film the agent on the stock CarRacing-v3.
 
 Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt, checkpoints/controller.pt
-         (in the dream: also data/latents or checkpoints/starts.npz, to begin with)
+         for dreams: checkpoints/mdn_rnn_dream.pt, or else mdn_rnn.pt, and moments to begin with
+         from data/latents, or else checkpoints/starts.npz
 Writes   checkpoints/results/NAME.json (every race, and where the figures come from)
          checkpoints/results/NAME.png (maps of the worst five laps)
          best_lap.mp4 (the best race, beside what V sees and what M expects next)
@@ -11,7 +12,7 @@ Writes   checkpoints/results/NAME.json (every race, and where the figures come f
          instead, with MEASURE = "m": checkpoints/results/m.json and m.png, of another CONTROLLER
          m_CONTROLLER.json (what M is worth; it reads data/latents, too, and
          checkpoints/mdn_rnn_dream.pt where there is one)
-Time     about 1 minute on two cores; 100 tracks take 4 to 10; what M is worth takes 5
+Time     about 1 minute on two cores; 100 tracks take 3 to 10; what M is worth takes 5
 Run      python 06_evaluate.py
          python 06_evaluate.py --episodes 100 --name shipped     (the README's table)
          python 06_evaluate.py --driver autopilot --episodes 100 --name autopilot

@@ -40,7 +40,7 @@ from utils.world_model.starts import (
 )
 
 Z, K, HORIZON = tiny.LATENT_DIM, 2, 12
-V_HEADER = {"fingerprint": "v", "sizes": {"latent_dim": Z}}
+V_HEADER = {"fingerprint": "v", "sizes": {"latent_dim": Z}, "folder": "checkpoints"}
 
 
 def lucky(count, seed=0):

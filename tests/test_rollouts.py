@@ -213,11 +213,20 @@ def test_each_file_of_latents_is_read_once(tmp_path, monkeypatch, workers):
     read = []
     plain = latents.load_arrays
     monkeypatch.setattr(latents, "load_arrays", lambda p, kind: read.append(p) or plain(p, kind))
-    header = {"fingerprint": "mark", "sizes": {"latent_dim": tiny.LATENT_DIM}}
+    header = {"fingerprint": "mark", "sizes": {"latent_dim": tiny.LATENT_DIM}, "folder": "mine"}
     folders = str(tmp_path / "latents"), header, str(tmp_path / "rollouts")
     found, _ = latents.load_all(*folders, workers)
     assert [len(episode.action) for _, episode in found] == [11, 5, 8]
     assert sorted(path.name for path in read) == [path.name for path in paths]
+
+
+def test_latents_of_another_v_are_encoded_again_by_the_v_at_hand(tmp_path):
+    (path,) = tiny.save_episodes(tmp_path / "rollouts", [9])
+    target = tmp_path / "latents" / path.name
+    encode(Encoding(str(path), str(target), "mark"), vae=tiny.networks()[0])
+    header = {"fingerprint": "x", "sizes": {"latent_dim": tiny.LATENT_DIM}, "folder": "mine"}
+    with pytest.raises(UserError, match="another V; run python 03.* --checkpoints mine"):
+        latents.load_some([target], header)
 
 
 def test_batches_hold_every_episode_once_beside_others_of_its_length():

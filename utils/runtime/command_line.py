@@ -136,7 +136,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 USUAL = {
-    "rollouts": "data/rollouts", "latents": "data/latents", "own_latents": "data/dream/latents",
+    "rollouts": "data/rollouts", "latents": "data/latents",
+    "own_rollouts": "data/dream/rollouts", "own_latents": "data/dream/latents",
     "checkpoints": "checkpoints", "controller": "controller", "imitation": "data/imitation",
 }  # fmt: skip
 

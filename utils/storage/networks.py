@@ -210,7 +210,7 @@ def _load_network(path: Path, kind: str, network: type[nn.Module]) -> tuple[Any,
         raise UserError(
             f"{path} does not hold the weights of {kind}; {remedy(path, kind)}."
         ) from error
-    return loaded.eval().requires_grad_(False), header
+    return loaded.eval().requires_grad_(False), header | {"folder": path.parent}
 
 
 def _forms(weights: dict[str, torch.Tensor]) -> dict[str, tuple]:

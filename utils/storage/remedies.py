@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from utils.runtime.command_line import stage_command
+from utils.storage.files import files
 from utils.storage.provenance import ROOT
 
 UNSOUND = {  # of a file of each kind: what to do with it, unless its stage replaces it anyway
@@ -14,30 +15,40 @@ UNSOUND = {  # of a file of each kind: what to do with it, unless its stage repl
     "evolution": "delete it and its C to start over, or give the new run another NAME",
     "training state": "delete it to start over",
 }
+MIRRORED = "mirrored"  # folder in one of latents that holds those of their mirror images
 COLLECT = f"run {stage_command('01_collect_rollouts')}"
 
 
-def remedy(path: str | Path, kind: str, missing: bool = False) -> str:
+def remedy(path: str | Path, kind: str, missing: bool = False, **flags: str | Path) -> str:
     """What mends a file of this kind that is missing, or that is not sound.
 
     Args:
         path: of the file, or of its folder.
+        flags: further ones of the command that makes it.
     """
     path = Path(path)
     folder = path.parent if path.suffix in (".npz", ".pt", ".json") else path
-    make = f"run {_making(path, folder, kind)}"
+    make = f"run {_making(path, folder, kind, flags)}"
     return make if missing else UNSOUND.get(kind, "{make}").format(make=make)
 
 
-def _making(path: Path, folder: Path, kind: str) -> str:
+def _making(path: Path, folder: Path, kind: str, flags: dict[str, str | Path]) -> str:
     """The command that makes a file of this kind there."""
     match kind:
         case "rollout":
-            return stage_command("01_collect_rollouts", rollouts=folder)
+            own = sum(file.name.startswith("agent_") for file in files(folder))
+            if own:
+                flags |= {"agent_episodes": str(own), "own_rollouts": folder}
+            else:
+                flags |= {"rollouts": folder}
+            return stage_command("01_collect_rollouts", **flags)
         case "V":
             return stage_command("02_train_vae", checkpoints=folder)
         case "latents":
-            return stage_command("03_encode_dataset", latents=folder)
+            folder = folder.parent if folder.name == MIRRORED else folder
+            if folder.name == "latents":
+                flags["rollouts"] = folder.with_name("rollouts")
+            return stage_command("03_encode_dataset", latents=folder, **flags)
         case "M" | "starts":
             return stage_command("04_train_mdn_rnn", checkpoints=folder)
         case "C" | "evolution":

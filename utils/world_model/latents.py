@@ -122,7 +122,7 @@ def load_of(path: Path, vae: dict[str, Any]) -> Encoded:
     header, latents = load_latents(path)
     width = vae["sizes"]["latent_dim"]
     if header["made_from"]["vae"] != vae["fingerprint"] or latents.mu.shape[1] != width:
-        raise UserError(f"{path} was encoded by another V; {_encode(path)}.")
+        raise UserError(f"{path} was encoded by another V; {_encode(path, vae)}.")
     return header, latents
 
 
@@ -136,7 +136,7 @@ def load_image(path: Path, vae: dict[str, Any]) -> Latents:
     image = mirror_image(path)
     header, latents = load_of(image, vae)
     if header["made_from"] != load_header(path, "latents")["made_from"] | {"mirrored": True}:
-        raise UserError(f"{image} is the mirror image of another drive; {_encode(path)}.")
+        raise UserError(f"{image} is the mirror image of another drive; {_encode(path, vae)}.")
     return latents
 
 
@@ -165,12 +165,12 @@ def load_all(
         if found != made_from(job, load_header(rollout, "rollout")["fingerprint"]):
             raise UserError(
                 f"{path} was encoded from another {rollout}, or in another arithmetic than this "
-                f"machine's; {_encode(path)}."
+                f"machine's; {_encode(path, vae)}."
             )
     encoded = {path.name for path in paths}
     for rollout in files(rollouts):
         if rollout.name not in encoded:
-            raise UserError(f"{rollout} is not encoded yet; {_encode(Path(directory))}.")
+            raise UserError(f"{rollout} is not encoded yet; {_encode(Path(directory), vae)}.")
     return loaded, _fingerprint(paths, loaded)
 
 
@@ -180,8 +180,8 @@ def load_some(paths: Sequence[Path], vae: dict[str, Any]) -> tuple[list[Latents]
     return [latents for _, latents in loaded], _fingerprint(paths, loaded)
 
 
-def _encode(path: Path) -> str:
-    return remedy(path, "latents", missing=True)
+def _encode(path: Path, vae: dict[str, Any]) -> str:
+    return remedy(path, "latents", missing=True, checkpoints=vae["folder"])
 
 
 def _fingerprint(paths: Sequence[Path], loaded: Sequence[Encoded]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from utils.simulator.dashboard import CELLS, STEERING, YAW
 from utils.simulator.envs import FRAME_SIZE
+from utils.storage.remedies import MIRRORED
 from utils.world_model.episodes import Episode
 
 BAR = FRAME_SIZE * 7 // 8  # the row with which the dashboard begins
@@ -40,4 +41,4 @@ def mirrored_frames(frames: np.ndarray) -> np.ndarray:
 
 def mirror_image(latents: Path) -> Path:
     """Where the latents of the mirrored drive are, beside those of the drive."""
-    return latents.parent / "mirrored" / latents.name
+    return latents.parent / MIRRORED / latents.name
