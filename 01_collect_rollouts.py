@@ -1,7 +1,8 @@
 """Stage 01: drive, and record what the car sees.
 
 Reads    nothing (in the dream: V, M, and data/latents or checkpoints/starts.npz to begin with;
-         beside you in the window the agent, where there is one)
+         beside you in the window the agent, where there is one; for its own drives V, M and
+         checkpoints/controller_evolution.npz)
 Writes   data/rollouts/DRIVER_SEED.npz, one episode each: obs 64x64x3, action, reward, terminated
          (and by_agent, if by hand)
          data/rollouts.csv, a line for every episode; data/rollouts.png, what they look like

@@ -29,7 +29,14 @@ from utils.runtime.cores import cores
 from utils.storage.networks import save_network, vae_path
 from utils.storage.outputs import prepare
 from utils.world_model.episodes import batches_of_frames, count_frames, load_rollout, rollouts
-from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
+from utils.world_model.training import (
+    Training,
+    averages,
+    files_of,
+    is_trained,
+    learning_rate,
+    split,
+)
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 LATENT_DIM = 32  # length of z, as in the paper; change it and run all stages from here
@@ -58,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     target = vae_path(s.CHECKPOINTS)
     frames_picture = target.with_name("vae_frames.png")
-    prepare({**outputs(target, "V"), frames_picture: "picture"})
+    prepare({**files_of(target, "V"), frames_picture: "picture"})
     paths, fingerprint = rollouts(s.ROLLOUTS)
     constants = (
         "LATENT_DIM", "EPOCHS", "BATCH", "LEARNING_RATE", "KL_TOLERANCE", "KL_RAMP", "POOL", "SEED"

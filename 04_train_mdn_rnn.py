@@ -1,6 +1,7 @@
 """Stage 04: train M, which remembers the drive and dreams how it goes on.
 
-Reads    data/latents/*.npz, checkpoints/vae.pt (and the headers of the rollouts, if there)
+Reads    data/latents/*.npz and, in data/latents/mirrored, their images; checkpoints/vae.pt (and the
+         headers of the rollouts, if there)
 Writes   checkpoints/mdn_rnn.pt
          checkpoints/mdn_rnn.csv and mdn_rnn.png (the learning curves)
          checkpoints/starts.npz, real moments with which dreams begin where there is no data
@@ -47,7 +48,14 @@ from utils.world_model.episodes import episodes
 from utils.world_model.latents import Latents, load_all, load_images, load_some
 from utils.world_model.replay import replay_film
 from utils.world_model.starts import keep_starts, starts_path
-from utils.world_model.training import Training, averages, is_trained, learning_rate, outputs, split
+from utils.world_model.training import (
+    Training,
+    averages,
+    files_of,
+    is_trained,
+    learning_rate,
+    split,
+)
 
 # ---- constants: edit them here, or pass them as flags (--epochs 1) ----
 HIDDEN = 256  # units of the LSTM, as in the paper; h has this length
@@ -93,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     target = rnn_path(s.CHECKPOINTS)
     film = target.with_name("dream_replay.mp4")
     starts = starts_path(s.CHECKPOINTS)
-    prepare({**outputs(target, "M"), film: "film", starts: "starts"})
+    prepare({**files_of(target, "M"), film: "film", starts: "starts"})
     vae, vae_header = load_vae(s.CHECKPOINTS)
     encoded, fingerprint = load_all(s.LATENTS, vae_header, s.ROLLOUTS, s.WORKERS)
     constants = (
@@ -139,7 +147,7 @@ def go_on(s: SimpleNamespace) -> None:
     C goes on reading the h of the first: what it has learnt to read does not change under it.
     """
     target = dreaming_path(s.CHECKPOINTS)
-    prepare(outputs(target, "M"))
+    prepare(files_of(target, "M"))
     networks = load_networks(s.CHECKPOINTS)
     rnn, former = load_dreaming(s.CHECKPOINTS, networks)
     known = former["made_from"].get("drives", 0)

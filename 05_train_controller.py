@@ -24,8 +24,9 @@ change, and GENERATIONS, WORKERS and folders are taken from here.
 
 On the track some of them change by themselves (utils/evolution/schedule.py): beginners race on one
 track; MOST_SIGMA and GRASS_COST are halved once they drive, and whenever the mean stands still.
-With FITNESS "duels" the second time is another: sigma stays where it is (LEAST_SIGMA), POPULATION is
-doubled and MEAN_RATE halved, and it goes on with "full_duels", LASTING 0.8 and MOST_DIFFERENCE 1000.
+With FITNESS "duels" the second time is another: sigma stays where it is (LEAST_SIGMA), POPULATION
+is doubled and MEAN_RATE halved, and it goes on with "full_duels", LASTING 0.8 and MOST_DIFFERENCE
+1000.
 """
 
 from utils.runtime.start import run
@@ -133,9 +134,9 @@ def main(argv: list[str] | None = None) -> None:
             "START (--start) must be zeros in the dream; an imitation needs real races."
         )
 
-    world = dream(s, networks) if plan.world == "dream" else track(s, networks)
+    world = (dream_world if plan.world == "dream" else track_world)(s, networks)
     with world.workers:
-        search = search or begin(s, networks, world, made_from)
+        search = search or begin(s, networks, world, made_from, rounds)
         search.save(files)
         evolve(search, plan, world, s.GENERATIONS, files)
         measure(search, search.scheduled(plan), world, files)
@@ -179,7 +180,7 @@ def measure(search: Search, plan: Plan, world: World, files: Files) -> None:
     search.save(files)
 
 
-def track(s: SimpleNamespace, networks: Networks) -> World:
+def track_world(s: SimpleNamespace, networks: Networks) -> World:
     """The simulator."""
     vae, rnn, nodes = networks.vae, networks.rnn, cluster(s.CLUSTER)
     return Track(
@@ -187,7 +188,7 @@ def track(s: SimpleNamespace, networks: Networks) -> World:
     )
 
 
-def dream(s: SimpleNamespace, networks: Networks) -> World:
+def dream_world(s: SimpleNamespace, networks: Networks) -> World:
     """What M imagines, from moments of real drives on; of the agent's own those that M knows."""
     rnn, nodes = networks.rnn, cluster(s.CLUSTER)
     dreaming, header = load_second_rnn(s.CHECKPOINTS, networks)
@@ -198,7 +199,7 @@ def dream(s: SimpleNamespace, networks: Networks) -> World:
 
 
 def begin(
-    s: SimpleNamespace, networks: Networks, world: World, made_from: dict[str, Any]
+    s: SimpleNamespace, networks: Networks, world: World, made_from: dict[str, Any], rounds: Path
 ) -> Search:
     """A search that begins with zeros, or with what imitates the autopilot."""
     start, spent = np.zeros(networks.parameter_count), {"frames": 0, "core_hours": 0.0}
@@ -206,7 +207,6 @@ def begin(
         teacher = {"line_offset": s.TEACHER_LINE, "grip": s.TEACHER_GRIP}
         decisive = ("vae", "rnn", "FEATURES", "LAPS", "ENV_ID")
         origin = {name: made_from[name] for name in decisive}
-        rounds = Path(s.IMITATION) / s.NAME
         start, spent = imitate(
             world.workers, world.scale, teacher, s.ROUNDS, s.LAPS, origin, rounds
         )

@@ -18,7 +18,7 @@ Run      python 06_evaluate.py
          python 06_evaluate.py --driver autopilot --episodes 100 --name autopilot
          python 06_evaluate.py --env-id DreamCarRacing-v0 --name dream
          (the agent drives in its dream: there is no map, and the film of the best dream is
-         checkpoints/dream.mp4, beside a real race of the same agent)
+         checkpoints/dream.mp4, or dream_CONTROLLER.mp4, beside a real race of the same agent)
          python 06_evaluate.py --measure m                       (what M is worth)
 """
 
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     report = Path(s.CHECKPOINTS) / "results" / f"{s.NAME}.json"
     maps = report.with_suffix(".png")
     filmed = s.DRIVER == "agent" and s.FILM != "none"
-    shown = Path(s.CHECKPOINTS) / "dream.mp4" if dreams else Path(s.FILM)
+    shown = Path(s.CHECKPOINTS) / f"{about('dream', s.CONTROLLER)}.mp4" if dreams else Path(s.FILM)
     moving = Path(s.CHECKPOINTS) / "pictures" / Path(s.FILM).with_suffix(".gif")
     films = {shown: "film"} | ({} if dreams else {moving: "moving picture"})
     page = Path(s.CHECKPOINTS) / f"{about('dream', s.CONTROLLER)}.html"
@@ -126,11 +126,12 @@ def main(argv: list[str] | None = None) -> None:
         for seed in seeds
     ]
 
+    made_from = _made_from(s, agent)
     torch.set_num_threads(1)  # as in a worker: several add up in another order
     with _workers(s, agent) as workers:
         meter = Meter(workers)
         laps = run_jobs(workers, races, "racing", "race")
-    save_report(report, laps, _made_from(s, agent), meter.seconds, meter.processor_seconds)
+    save_report(report, laps, made_from, meter.seconds, meter.processor_seconds)
     print(f"{sentence(laps)}; every race is in {report}")
     if dreams:
         maps.unlink(missing_ok=True)  # of other races, under the same name

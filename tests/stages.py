@@ -1,12 +1,13 @@
 """The stages on small settings, and what their tests look at."""
 
 import csv
+import json
 
 import cv2
 import imageio.v3 as imageio
 import tiny
 
-from utils.storage.artifacts import load_arrays, load_json, save_arrays
+from utils.storage.artifacts import load_arrays, save_arrays
 from utils.storage.networks import (
     load_rnn,
     load_vae,
@@ -50,7 +51,9 @@ def read_log(path):
 
 def load_report(path):
     """A report, as plain values."""
-    return load_json(path, "report")
+    report = json.loads(path.read_text(encoding="utf-8"))
+    assert report["kind"] == "report"
+    return report
 
 
 def picture(path):

@@ -59,7 +59,7 @@ class Evil:
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "short", "flipped", "foreign", "hostile",
                                     "folder", "kind", "nan"])  # fmt: skip
-@pytest.mark.parametrize("suffix", [".npz", ".pt", ".json"])
+@pytest.mark.parametrize("suffix", [".npz", ".pt"])
 def test_unsound_files_are_refused_by_name(tmp_path, monkeypatch, suffix, damage):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / f"x{suffix}"
@@ -67,12 +67,8 @@ def test_unsound_files_are_refused_by_name(tmp_path, monkeypatch, suffix, damage
     kind = "other" if damage == "kind" else "rollout"
     if suffix == ".npz":
         artifacts.save_arrays(path, kind, {"a": np.full(500, value)})
-    elif suffix == ".pt":
-        artifacts.save_tensors(path, kind, {"a": torch.full((500,), value)})
-    elif damage in ("nan", "flipped"):
-        pytest.skip("a report is text")
     else:
-        artifacts.save_json(path, {"kind": kind, "a": value})
+        artifacts.save_tensors(path, kind, {"a": torch.full((500,), value)})
     data = bytearray(path.read_bytes())
     if damage == "flipped":
         data[len(data) // 2] ^= 0xFF
@@ -87,8 +83,7 @@ def test_unsound_files_are_refused_by_name(tmp_path, monkeypatch, suffix, damage
         path.unlink()
     if damage == "folder":
         path.mkdir()
-    load = {".npz": artifacts.load_arrays, ".pt": artifacts.load_tensors,
-            ".json": artifacts.load_json}[suffix]  # fmt: skip
+    load = {".npz": artifacts.load_arrays, ".pt": artifacts.load_tensors}[suffix]
     mended_by = "delete it and run"
     if damage == "missing":
         mended_by = "is missing; run"

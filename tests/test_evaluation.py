@@ -91,11 +91,6 @@ def test_the_report_holds_every_race_and_where_it_comes_from(tmp_path, monkeypat
     json.loads(path.read_text())  # plain JSON: no NaN, no NumPy
 
 
-def test_a_missing_report_names_its_command(tmp_path):
-    with pytest.raises(UserError, match=r"x\.json .*06_evaluate\.py"):
-        load_report(tmp_path / "x.json")
-
-
 def test_the_map_marks_the_first_tile_that_was_missed(tmp_path, lap, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))

@@ -38,8 +38,6 @@ def test_a_missing_file_is_said_to_be_looked_for_elsewhere_than_in_the_project(
     ("checkpoints/controller2.pt", "C", "python 05_train_controller.py --name controller2"),
     ("a/x_evolution.npz", "evolution", "python 05_train_controller.py --name x --checkpoints a"),
     ("data/imitation/x/round_003.npz", "imitation round", "python 05_train_controller.py --name x"),
-    ("checkpoints/results/latest.json", "report", "python 06_evaluate.py"),
-    ("a/results/latest2.json", "report", "python 06_evaluate.py --name latest2 --checkpoints a"),
     ("a/vae_training.pt", "training state", "the same command again"),
 ])  # fmt: skip
 def test_a_missing_file_is_made_by_the_command_that_writes_it_there(path, kind, command):

@@ -225,7 +225,7 @@ def test_latents_of_another_v_are_encoded_again_by_the_v_at_hand(tmp_path):
     target = tmp_path / "latents" / path.name
     encode(Encoding(str(path), str(target), "mark"), vae=tiny.networks()[0])
     header = {"fingerprint": "x", "sizes": {"latent_dim": tiny.LATENT_DIM}, "folder": "mine"}
-    with pytest.raises(UserError, match="another V; run python 03.* --checkpoints mine"):
+    with pytest.raises(UserError, match=r"another V; run python 03.* --checkpoints mine"):
         latents.load_some([target], header)
 
 

@@ -56,12 +56,14 @@ def measure_dreams(networks: Networks, effort: Effort) -> Figures:
             "dreaming, two workers": dreamer(2),
         }
         rates = take_turns(contenders, effort.turns, time.perf_counter)
-    loop, one, _, two = contenders
+    loop, one, other, two = contenders
     heading(f"Dreams, {DREAMS} at once", "frames/s", "us a frame", "of driving")
     speed_lines(rates, loop)
     return {
         "dreamt_frames_per_s": [rates.of(one), rates.of(two)],
         "dream_over_loop": rates.ratio(one, loop),
+        "dreamt_frames_per_s_of_another_m": rates.of(other),
+        "dream_of_another_m_over_loop": rates.ratio(other, loop),
         "two_dreamers_over_one": rates.ratio(two, one),
         **_parts(networks, effort),
     }

@@ -1,12 +1,14 @@
 """The agent's own drives, recorded as stage 01 records anybody's: what M has to know of it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 from models.controller import FeatureScale
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
+from utils.evolution.plan import Plan
 from utils.evolution.search import Search
 from utils.racing.agent import Races
 from utils.racing.race import PATIENCE, Lap, Race
@@ -24,11 +26,12 @@ def plan_drives(
     Their settings say by which search, so that the drives of another are not taken for its own.
     """
     evolution, planned = search.evolution, []
+    now = search.scheduled(Plan.of(SimpleNamespace(**search.settings)))
     for i, seed in enumerate(seeds.ROLLOUTS["agent"][:count]):
         parameters = search.best
         if i % 2:
             rng = seeds.stream(seed, seeds.Draw.DRIVER)
-            parameters = scale.plain(evolution.draw(rng, search.settings["MOST_SIGMA"]))
+            parameters = scale.plain(evolution.draw(rng, now.most_sigma))
         path = Path(directory) / f"agent_{seed}.npz"
         settings = {"search": search.mark, "generation": evolution.generation, "drawn": i % 2}
         planned.append(Assignment(str(path), "agent", seed, settings, env_id, parameters))

@@ -1,4 +1,4 @@
-"""The frames of films: a race, a dream of a real drive, and a dream that the agent drives in."""
+"""The frames of films: a race, M's replay of a real drive, a dream that the agent drives in."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,9 +22,9 @@ from utils.pictures.drawing import (
     paste,
     write,
 )
-from utils.simulator.envs import FPS
+from utils.simulator.envs import FPS, horizon
 
-DREAM = 448  # 64 pixels seven times
+SIDE = 448  # 64 pixels seven times
 HALF = (604, 352)  # a picture's width and height where two stand side by side
 CURVE = (532, 700)  # upper and lower edge of the curves
 RECENT, WHOLE = 250, 1000  # frames of the two curves
@@ -60,7 +60,7 @@ def race_frame(
         (720, 1280, 3) uint8.
     """
     canvas = _race_template().copy()
-    above_bar = as_image(race, "the race")[: len(race) * 7 // 8]
+    above_bar = as_image(race, "the race")[: horizon(len(race))]
     paste(canvas, above_bar, MARGIN, MARGIN, *RACE, cv2.INTER_LINEAR)
     visited = f"{tiles}" if total_tiles else "-"  # in a dream there are none
     values = (f"{score:.1f}", f"{frame_number / FPS:.2f} s", f"{frame_number}", visited)
@@ -98,9 +98,9 @@ def replay_frame(
         (640, 960, 3) uint8.
     """
     canvas = _replay_template().copy()
-    left, right, top = 20, 20 + DREAM + 24, 64
-    paste(canvas, real, left, top, DREAM, DREAM)
-    paste(canvas, dream, right, top, DREAM, DREAM)
+    left, right, top = 20, 20 + SIDE + 24, 64
+    paste(canvas, real, left, top, SIDE, SIDE)
+    paste(canvas, dream, right, top, SIDE, SIDE)
     dreaming = frame_number >= warm_up
     state, colour = ("M is dreaming", VIOLET) if dreaming else ("M is watching", MUTED)
     cv2.circle(canvas, (right + 8, 39), 6, colour, -1, cv2.LINE_AA)
@@ -110,9 +110,9 @@ def replay_frame(
         of_dream, of_still = errors
         error = f"error {of_dream:.1f}, and {of_still:.1f} if nothing changed (grey levels)"
         write(canvas, error, left, 630, 15, MUTED)
-        write(canvas, since, right + DREAM, 46, 18, MUTED, align=cv2.PUT_TEXT_ALIGN_RIGHT)
+        write(canvas, since, right + SIDE, 46, 18, MUTED, align=cv2.PUT_TEXT_ALIGN_RIGHT)
     write(canvas, f"{frame_number / FPS:.2f} s", left, 602, 30, TEXT, 500)
-    controls(canvas, action, right=right + DREAM, y=596, widths=(292, 180, 180))
+    controls(canvas, action, right=right + SIDE, y=596, widths=(292, 180, 180))
     return canvas
 
 
@@ -138,7 +138,7 @@ def dream_frame(
     canvas = _dream_template().copy()
     sides = ((MARGIN, dream, dreamt, VIOLET), (2 * MARGIN + HALF[0], real, driven, BLUE))
     for left, picture, rewards, colour in sides:
-        above_bar = as_image(picture, "a picture")[: len(picture) * 7 // 8]
+        above_bar = as_image(picture, "a picture")[: horizon(len(picture))]
         paste(canvas, above_bar, left, 64, *HALF, cv2.INTER_LINEAR)
         write(canvas, f"{sum(rewards):.1f}", left, 474, 30, colour, 500)
         write(canvas, f"{len(rewards) / FPS:.2f} s", left + 150, 474, 30, TEXT, 500)

@@ -74,6 +74,12 @@ class Lap:
 class RunningRace:
     """One race under way: it drives on frame by frame, and keeps count."""
 
+    obs: np.ndarray  # what is seen now
+    action: np.ndarray  # the last one, and what came of it
+    reward: float
+    terminated: bool
+    info: dict[str, Any]
+
     def __init__(self, race: Race, env: Environment) -> None:
         self._race = race
         self._env = env

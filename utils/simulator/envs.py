@@ -63,6 +63,11 @@ def shrink(obs: np.ndarray) -> np.ndarray:
     return cv2.resize(obs, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_AREA)
 
 
+def horizon(size: int) -> int:
+    """Rows of a square frame that show the world; below them is the dashboard."""
+    return size * 7 // 8
+
+
 def enlarge(frame: np.ndarray) -> np.ndarray:
     """frame (64, 64, 3) uint8 -> obs (96, 96, 3) uint8 of which `shrink` makes that frame again.
 

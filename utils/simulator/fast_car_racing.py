@@ -26,6 +26,7 @@ from gymnasium.error import InvalidAction
 
 from utils.simulator.car_sprites import draw_car, draw_zooming_car, wheel_tables
 from utils.simulator.dashboard import draw_dashboard
+from utils.simulator.envs import horizon
 from utils.simulator.track_canvas import TrackCanvas
 
 PROVED_EQUAL_TO = "1.4.0"  # the Gymnasium version whose CarRacing the tests compare with
@@ -280,15 +281,15 @@ class FastCarRacing(CarRacing):
         position, velocity = hull.position, hull.linearVelocity
         zoom = 0.1 * SCALE * max(1 - t, 0) + ZOOM * SCALE * min(t, 1)
         frame = np.empty((self.frame_size, self.frame_size, 3), np.uint8)
-        horizon = self.frame_size * 7 // 8
-        self.canvas.view(frame[:horizon], position.x, position.y, hull.angle, zoom)
+        bar = horizon(self.frame_size)
+        self.canvas.view(frame[:bar], position.x, position.y, hull.angle, zoom)
         steering = wheels[0].joint.angle
         if t < 1:
             draw_zooming_car(frame, zoom)
         else:
             draw_car(frame, steering, [wheel.phase for wheel in wheels])
         draw_dashboard(
-            frame[horizon:],
+            frame[bar:],
             self.reward,
             math.hypot(velocity.x, velocity.y),
             [wheel.omega for wheel in wheels],

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from gymnasium.envs.box2d import CarRacing
 
+from utils.simulator.envs import FRAME_SIZE, horizon
 from utils.simulator.view import View
 
 
@@ -70,7 +71,7 @@ class NoRoad(Road):
     def draw(self, picture: np.ndarray) -> None:
         """What V decodes, without the black bar."""
         height, width, _ = picture.shape
-        above_bar = self._race.frame[:56]
+        above_bar = self._race.frame[: horizon(FRAME_SIZE)]
         picture[:] = cv2.resize(above_bar, (width, height), interpolation=cv2.INTER_CUBIC)
 
     @property  # type: ignore[override]

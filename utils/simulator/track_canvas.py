@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from gymnasium.envs.box2d import car_racing as stock
 
+from utils.simulator.envs import horizon
+
 VIEW_W, VIEW_H = stock.WINDOW_W, stock.WINDOW_H * 7 / 8  # window pixels, without the status bar
 # The car's place, in window pixels from the left and from the top.
 CAMERA_X, CAMERA_Y = stock.WINDOW_W / 2, stock.WINDOW_H * 3 / 4
@@ -250,7 +252,7 @@ def _places(frame_size: int, distance: float, weight: float) -> np.ndarray:
     pixels = np.arange(96)[None] + 0.5
     centres = cv2.resize(pixels, (frame_size, 1), interpolation=cv2.INTER_AREA)[0]
     to_shared = np.tile((distance, -distance), frame_size // 2)
-    ahead = CAMERA_Y - centres[: frame_size * 7 // 8] * stock.WINDOW_H / 96
+    ahead = CAMERA_Y - centres[: horizon(frame_size)] * stock.WINDOW_H / 96
     places = [
         np.meshgrid((centres + shift * to_shared) * stock.WINDOW_W / 96 - CAMERA_X, ahead)
         for shift in ((weight - 1, weight) if weight < 1 else (0.0,))

@@ -154,14 +154,6 @@ def save_json(path: str | Path, contents: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 
-def load_json(path: str | Path, kind: str) -> dict[str, Any]:
-    """Read a report back."""
-    with _refusing(path, kind):
-        contents = json.loads(Path(path).read_text(encoding="utf-8"))
-        _demand_kind(contents, kind)
-        return contents
-
-
 def _unpacked(archive: zipfile.ZipFile) -> int:
     return sum(member.file_size for member in archive.infolist())
 

@@ -108,7 +108,7 @@ def load_rnn(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, 
 def load_second_rnn(checkpoints: str, networks: Networks) -> tuple[MDNRNN | None, dict[str, Any]]:
     """The M that goes on learning, in which dreams take place, and its header.
 
-    Where there is none, or it is the same as the first, None and the header of the first.
+    Where there is none, or it is the same as the first, None instead of a network.
     """
     path, first = dreaming_path(checkpoints), networks.fingerprints
     if not path.exists():
@@ -148,8 +148,9 @@ def load_controller(path: Path, networks: Networks) -> tuple[np.ndarray, dict[st
     if parameters is None or parameters.shape != (count,) or parameters.dtype != torch.float32:
         raise UserError(f"{path} does not hold the {count} numbers of C; {remedy(path, 'C')}.")
     made_from = header.get("made_from")
-    for what, (name, mark) in zip("VM", networks.fingerprints.items(), strict=True):
+    for name, mark in networks.fingerprints.items():
         if not isinstance(made_from, dict) or made_from.get(name) != mark:
+            what = {"vae": "V", "rnn": "M"}[name]
             raise UserError(f"{path} was made for another {what}; {remedy(path, 'C')}.")
     return parameters.numpy(), header
 

@@ -27,7 +27,7 @@ def remedy(path: str | Path, kind: str, missing: bool = False, **flags: str | Pa
         flags: further ones of the command that makes it.
     """
     path = Path(path)
-    folder = path.parent if path.suffix in (".npz", ".pt", ".json") else path
+    folder = path.parent if path.suffix in (".npz", ".pt") else path
     make = f"run {_making(path, folder, kind, flags)}"
     return make if missing else UNSOUND.get(kind, "{make}").format(make=make)
 
@@ -56,8 +56,6 @@ def _making(path: Path, folder: Path, kind: str, flags: dict[str, str | Path]) -
             return stage_command("05_train_controller", name=name, checkpoints=folder)
         case "imitation round":
             return stage_command("05_train_controller", name=folder.name, imitation=folder.parent)
-        case "report":
-            return stage_command("06_evaluate", name=path.stem, checkpoints=folder.parent)
         case _:
             return "the same command again"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from utils.simulator.dashboard import CELLS, STEERING, YAW
-from utils.simulator.envs import FRAME_SIZE
+from utils.simulator.envs import FRAME_SIZE, horizon
 from utils.storage.remedies import MIRRORED
 from utils.world_model.episodes import Episode
 
-BAR = FRAME_SIZE * 7 // 8  # the row with which the dashboard begins
+BAR = horizon(FRAME_SIZE)  # the row with which the dashboard begins
 REACH = FRAME_SIZE * 5 // CELLS  # pixels to either side of a gauge; a spin's yaw reaches further
 
 

@@ -32,7 +32,7 @@ def state_path(target: Path) -> Path:
     return target.with_name(f"{target.stem}_training.pt")
 
 
-def outputs(target: Path, kind: str) -> dict[Path, str]:
+def files_of(target: Path, kind: str) -> dict[Path, str]:
     """All that a training writes for the network at `target`, with the kind of each file."""
     return {
         target: kind,
