@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the rows of the table again, from nothing, in a folder of its own; `dream_of_never_own` is the table's
-# `never_own`, `dream_of_untrained_m` its `random_m`. Not made are those of other tracks (`further`, `selection_*`)
-# and of older agents. From the project's root
+# `never_own`, `dream_of_untrained_m` its `random_m`. Not made are those of other tracks (`further`, `selection_*`),
+# of older agents, and `after_44`, which is `default` with --generations 44. From the project's root
 #
 #     bash checkpoints/results/rows.sh ../rows
 #
@@ -82,7 +82,8 @@ for half in z h; do
     python 05_train_controller.py --name $half --start imitation --generations 0 --features $half
     report $all ${half}_only --controller $half
 done
-python 05_train_controller.py --name imitation --start imitation --generations 0 --checkpoints $random_m
+python 05_train_controller.py --name imitation --start imitation --generations 0 --checkpoints $random_m \
+    --imitation data/imitation_untrained
 report $random_m untrained_m --controller imitation
 python 05_train_controller.py --name pupil --start imitation --sigma 0.002 --fitness score --population 48 \
     --tracks 12 --replayed 0 --mean-rate 0.5 --generations 12
