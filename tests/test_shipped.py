@@ -22,7 +22,8 @@ REPORTS = sorted(
     if path.stem not in ("latest", "m")  # the user's own, and what M is worth
 )
 ON_THE_FRONT_PAGE = (
-    "further", "shipped", "pupil", "imitation", "nobody", "taught", "taught_further", "default", "dream", "autopilot"
+    "further", "shipped", "pupil", "imitation", "nobody", "taught", "taught_further", "default",
+    "dream", "autopilot",
 )  # fmt: skip
 
 

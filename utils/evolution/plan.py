@@ -41,8 +41,8 @@ class Plan:
     @classmethod
     def of(cls, s: SimpleNamespace) -> "Plan":
         """The plan that stage 05's settings make; a UserError where it cannot be driven."""
-        named = SimpleNamespace(**vars(s), ARITHMETIC=arithmetic())
-        plan = cls(**{field.name: getattr(named, field.name.upper()) for field in fields(cls)})
+        named = vars(s) | {"ARITHMETIC": arithmetic()}
+        plan = cls(**{field.name: named[field.name.upper()] for field in fields(cls)})
         plan._demand_possible()
         return plan
 
