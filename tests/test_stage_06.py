@@ -175,7 +175,10 @@ def test_06_films_the_dream_and_leaves_the_film_of_the_race_alone(soon_over):
     best = max((dreamt_return(seed) for seed in (0, 1)), key=lambda lap: lap["score"])
     shapes = film_frames(soon_over / "checkpoints" / "dream_straight_on.mp4")
     assert shapes == [(720, 1280, 3)] * (best["frames"] + END_FRAMES)
-    assert f"dream_straight_on.mp4 shows the best one: dream {best['seed']}, score {best['score']:.1f}" in said
+    assert (
+        f"dream_straight_on.mp4 shows the best one: dream {best['seed']}, score {best['score']:.1f}"
+        in said
+    )
     assert (lap.read_bytes(), moving.read_bytes()) == before
 
 
