@@ -588,8 +588,8 @@ def test_without_a_state_there_is_nothing_to_resume(tmp_path):
 
 
 FLAGS = {
-    "start": "zeros", "generations": 3, "population": 6, "tracks": 1, "sigma": 0.05,
-    "select_tracks": 1, "select_every": 2, "patience": 30, "env_id": FAST_ID,
+    "start": "zeros", "generations": 3, "population": 6, "tracks": 1, "replayed": 0,
+    "sigma": 0.05, "select_tracks": 1, "select_every": 2, "patience": 30, "env_id": FAST_ID,
 }  # fmt: skip
 
 
