@@ -187,9 +187,12 @@ def _refusing(path: str | Path, kind: str) -> Iterator[None]:
     A hostile file can make a decoder raise anything at all, so everything is caught here; running
     out of the machine's own means, memory among them, is not the file's fault and passes.
     """
-    path, make = Path(path), remedy(path, kind, missing=True)
+    path = Path(path)
     if not path.exists():
-        raise UserError(f"{path} (the {kind}) is missing{whereabouts(path)}; {make}.")
+        raise UserError(
+            f"{path} (the {kind}) is missing{whereabouts(path)}; "
+            f"{remedy(path, kind, missing=True)}."
+        )
     try:
         if not path.is_file():
             raise _OtherKindError
@@ -199,6 +202,7 @@ def _refusing(path: str | Path, kind: str) -> Iterator[None]:
             f"{path} may not be read ({error.strerror}); give yourself access."
         ) from error
     except _OtherKindError:
+        make = remedy(path, kind, missing=True)
         raise UserError(f"{path} is no {kind} file; move it away and {make}.") from None
     except Exception as error:
         if system_trouble(error):

@@ -94,7 +94,7 @@ def load_networks(checkpoints: str) -> Networks:
 
 
 def load_vae(checkpoints: str) -> tuple[VAE, dict[str, Any]]:
-    """V and its header."""
+    """V and its header, which says under "folder" where it was read from."""
     return _load_network(vae_path(checkpoints), "V", VAE)
 
 
