@@ -1,6 +1,8 @@
 """FastCarRacing against stock CarRacing: equal physics to the bit, and nearly equal frames."""
 
+import gc
 import pickle
+import weakref
 
 import frames
 import gymnasium as gym
@@ -202,6 +204,17 @@ def test_two_environments_do_not_disturb_each_other():
     for _ in range(70):
         other.step(-action * [1, -1, 0])
         assert np.array_equal(alone.step(action)[0], one.step(action)[0])
+
+
+def test_tracks_and_cars_of_earlier_races_leave_memory():
+    env = FastCarRacing()
+    env.reset(seed=0)
+    for _ in range(30):
+        env.step(np.array([0, 1, 0], np.float32))
+    earlier = [weakref.ref(part) for part in (env.road[0], env.road[-1], env.car)]
+    env.reset(seed=1)
+    gc.collect()
+    assert [part() for part in earlier] == [None] * 3
 
 
 def test_rgb_array_is_stocks_own():

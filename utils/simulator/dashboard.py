@@ -1,12 +1,12 @@
 """The black bar below the road: score, speed, four wheel speeds, steering and yaw rate.
 
-Stock draws rectangles whose ends are truncated to whole window pixels and shrinks them by area.
-Such a picture is a product: how far each row is covered, times the colour of each column. All of
-them together are one product of two small matrices, in which a gauge has a place of its own and its
-moving end chooses one of a few hundred vectors, computed beforehand.
+Stock draws rectangles whose ends are truncated to whole window pixels and shrinks them by area. The
+picture of one is a product: how far each row is covered, times the colour of each column. Both are
+looked up by the window pixel at which a gauge ends; gauges in which nothing moved are kept.
 """
 
 import functools
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ CELL = stock.WINDOW_W // CELLS  # window pixels
 LINE = stock.WINDOW_H // 40
 BAR_TOP = stock.WINDOW_H - 5 * LINE  # window pixels from the top
 LEAST_SHOWN = 1e-4  # indicators of smaller values are not drawn
+ROUNDING = 0.1  # smoothscale truncates
 
 SCORE_CENTER = (60, stock.WINDOW_H - stock.WINDOW_H * 2.5 / 40 - BAR_TOP)
 SCORE_PART = (125, 100)  # window pixels that hold any score: an eighth of the bar's width
@@ -30,8 +31,11 @@ WHITE, BLUE, VIOLET, GREEN, RED = (
     *[(0, 255, 0), (255, 0, 0)],
 )
 UPRIGHT = (*zip((SPEED, *WHEELS), (WHITE, BLUE, BLUE, VIOLET, VIOLET), strict=True),)
-UPRIGHT_SCALES = (0.02, 0.01, 0.01, 0.01, 0.01)  # lines for a unit of the value
+UPRIGHT_SCALES = (0.02 * LINE, *4 * (0.01 * LINE,))  # window pixels for a unit of the value
+LOWEST, ZERO = 5 * LINE, 4 * LINE  # ends of upright gauges, window pixels from the top of the bar
+NOT_DRAWN = LOWEST + 1
 LYING = ((STEERING, GREEN, -10.0, 6), (YAW, RED, -0.8, 10))  # cells for a unit, and the most cells
+KEPT = 1024  # pictures of upright gauges: four of five frames of a lap find theirs
 
 
 def draw_dashboard(bar, score, speed, omegas, joint_angle, yaw_rate) -> None:
@@ -40,49 +44,66 @@ def draw_dashboard(bar, score, speed, omegas, joint_angle, yaw_rate) -> None:
     speed in units/s, omegas of four wheels in rad/s, joint_angle of the first wheel in rad,
     yaw_rate of the hull in rad/s.
     """
-    rows, columns, tops, lying = gauges(bar.shape[1])
-    rows, columns = rows.copy(), columns.copy()
-    for i, (value, scale) in enumerate(zip((speed, *omegas), UPRIGHT_SCALES, strict=True)):
+    width = bar.shape[1]
+    tops = [
+        min(max(int(ZERO - scale * value), 0), LOWEST) if abs(value) > LEAST_SHOWN else NOT_DRAWN
+        for value, scale in zip((speed, *omegas), UPRIGHT_SCALES, strict=True)
+    ]
+    bar[:] = upright_gauges(width, *tops)
+    bar[:, : width // 8] = score_picture(f"{score:04.0f}", width)
+    for value, gauge in zip((joint_angle, yaw_rate), lying_gauges(width), strict=True):
         if abs(value) > LEAST_SHOWN:
-            top = int(4 * LINE - LINE * scale * value)
-            rows[i] = tops[min(max(top, 0), 5 * LINE)]
-    for i, (value, (ends, first, base, scale)) in enumerate(
-        zip((joint_angle, yaw_rate), lying, strict=True), len(UPRIGHT)
-    ):
-        if abs(value) > LEAST_SHOWN:
-            end = int(base + scale * value) - first
-            columns[i] = ends[min(max(end, 0), len(ends) - 1)]
-    bar[:] = (rows.T @ columns).reshape(bar.shape)
-    bar[:, : bar.shape[1] // 8] = score_picture(f"{score:04.0f}", bar.shape[1])
+            end = int(gauge.base + gauge.scale * value) - gauge.first
+            bar[gauge.place] = gauge.pictures[min(max(end, 0), len(gauge.pictures) - 1)]
+
+
+@functools.lru_cache(KEPT)
+def upright_gauges(frame_size: int, *tops: int) -> np.ndarray:
+    """(12, 96, 3) or (8, 64, 3) uint8: the bar with these gauges only, by their ends in pixels."""
+    rows, columns = _upright_factors(frame_size)
+    bar = rows[list(tops)].T @ columns + ROUNDING
+    return bar.astype(np.uint8).reshape(-1, frame_size, 3)
 
 
 @functools.cache
-def gauges(frame_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
-    """The bar's factors without what moves, and what moves.
-
-    Returns:
-        rows (G, height) and columns (G, 3 * width) float32, in which upright gauges still lack
-        their rows and lying ones their columns, and the last of the G rounds; the rows by the
-        window pixel at which an upright gauge ends; and of each lying gauge the columns by that
-        pixel, the first such pixel, that of value 0, and pixels for a unit of the value.
-    """
-    height = frame_size // 8
-    rows = np.zeros((len(UPRIGHT) + len(LYING) + 1, height), np.float32)
-    columns = np.zeros((len(rows), 3 * frame_size), np.float32)
-    rows[-1], columns[-1] = 1, 0.1  # smoothscale truncates
-    for i, (place, color) in enumerate(UPRIGHT):
+def _upright_factors(frame_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows by the window pixel at which a gauge ends, (102, height); columns (5, 3 * width)."""
+    rows = _rows(frame_size // 8, [(min(t, ZERO), max(t, ZERO)) for t in range(LOWEST + 1)])
+    columns = []
+    for place, color in UPRIGHT:
         # Neighbours share a window column, which belongs to the right one as it is drawn later.
         shared = any(place + 1 == other for other, _ in UPRIGHT)
-        columns[i] = _columns(frame_size, color, [(place * CELL, (place + 1) * CELL - shared)])
-    lying = []
-    for i, (place, color, scale, reach) in enumerate(LYING, len(UPRIGHT)):
-        rows[i] = _rows(height, [(LINE, 3 * LINE)])
+        columns += [_columns(frame_size, color, [(place * CELL, (place + 1) * CELL - shared)])]
+    return np.vstack([rows, np.zeros_like(rows[:1])]), np.vstack(columns)
+
+
+class LyingGauge(NamedTuple):
+    """A gauge in the only colour channel that it shines in; where two of them cross, both do."""
+
+    place: tuple[slice, slice, int]  # rows, columns and channel of the bar
+    pictures: np.ndarray  # (ends, rows, columns) uint8 by the window pixel at which it ends
+    first: int  # the first such pixel
+    base: int  # that of value 0
+    scale: float  # window pixels for a unit of the value
+
+
+@functools.cache
+def lying_gauges(frame_size: int) -> list[LyingGauge]:
+    """Steering and yaw rate."""
+    gauges = []
+    for place, color, scale, reach in LYING:
+        (covered,) = _rows(frame_size // 8, [(LINE, 3 * LINE)])
         base = place * CELL
         ends = range(base - reach * CELL, min(base + reach * CELL, stock.WINDOW_W) + 1)
-        pictures = _columns(frame_size, color, [(min(base, end), max(base, end)) for end in ends])
-        lying.append((pictures, ends[0], base, scale * CELL))
-    tops = range(5 * LINE + 1)
-    return rows, columns, _rows(height, [(min(t, 4 * LINE), max(t, 4 * LINE)) for t in tops]), lying
+        colors = _columns(frame_size, color, [(min(base, end), max(base, end)) for end in ends])
+        channel = color.index(255)
+        shining = colors.reshape(len(ends), frame_size, 3)[:, :, channel]
+        pictures = (covered[:, None] * shining[:, None] + ROUNDING).astype(np.uint8)
+        _, rows, columns = (slice(found.min(), found.max() + 1) for found in np.nonzero(pictures))
+        pictures = pictures[:, rows, columns].copy()
+        place_in_bar = rows, columns, channel
+        gauges.append(LyingGauge(place_in_bar, pictures, ends[0], base, scale * CELL))
+    return gauges
 
 
 # Like pygame's smoothscale these shrink x, then y, losing each time: a truncation that takes a

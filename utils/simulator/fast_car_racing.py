@@ -43,6 +43,11 @@ BRAKE_FORCE = 15
 class FastCar(dynamics.Car):
     """Stock's car with the same arithmetic on plain floats instead of NumPy scalars."""
 
+    def __init__(self, world: Any, angle: float, x: float, y: float) -> None:
+        super().__init__(world, angle, x, y)
+        for wheel in self.wheels:
+            wheel.fixtures[0].userData = wheel
+
     def gas(self, gas: float) -> None:
         gas = min(max(gas, 0.0), 1.0)
         for wheel in self.wheels[2:4]:
@@ -113,7 +118,11 @@ class FastCar(dynamics.Car):
 
 
 class Tile:
-    """A part of the road; stock notes on it its number, its colour, and whether it was visited."""
+    """A part of the road; what stock notes on it is declared here."""
+
+    idx: int
+    color: np.ndarray
+    road_visited: bool
 
     def __init__(self, fixture: Any) -> None:
         self.fixtures = [fixture]
@@ -136,26 +145,26 @@ class RoadBody:
 
 
 class TouchDetector(FrictionDetector):
-    """Stock's contact rules with fewer look-ups; it also notes which tiles to repaint."""
+    """Stock's contact rules with fewer look-ups; it also notes which tiles to repaint.
 
-    def _contact(self, contact: Any, begin: bool) -> None:
-        first, second = contact.fixtureA, contact.fixtureB
-        tile, other = first.userData, second.body.userData
-        if tile is None:
-            tile, other = second.userData, first.body.userData
-            if tile is None:
+    Tiles and wheels are the data of their fixtures, those of the hull have none.
+    """
+
+    def BeginContact(self, contact: Any) -> None:  # noqa: N802
+        """What Box2D calls."""
+        tile, wheel = contact.fixtureA.userData, contact.fixtureB.userData
+        if type(tile) is not Tile:
+            tile, wheel = wheel, tile
+            if type(tile) is not Tile:
                 return
         env = self.env
         if tile.idx not in env.touched:
             env.touched.add(tile.idx)
             env.to_repaint.append(tile.idx)
             tile.color[:] = env.road_color
-        if other is None or "tiles" not in other.__dict__:
-            return  # the hull
-        if not begin:
-            other.tiles.remove(tile)
+        if wheel is None:
             return
-        other.tiles.add(tile)
+        wheel.tiles.add(tile)
         if not tile.road_visited:
             tile.road_visited = True
             env.reward += 1000.0 / len(env.track)
@@ -165,6 +174,14 @@ class TouchDetector(FrictionDetector):
                 and env.tile_visited_count / len(env.track) > self.lap_complete_percent
             ):
                 env.new_lap = True
+
+    def EndContact(self, contact: Any) -> None:  # noqa: N802
+        """What Box2D calls."""
+        tile, wheel = contact.fixtureA.userData, contact.fixtureB.userData
+        if tile is not None and wheel is not None:
+            if type(tile) is not Tile:
+                tile, wheel = wheel, tile
+            wheel.tiles.remove(tile)
 
 
 class FastCarRacing(CarRacing):
@@ -222,6 +239,10 @@ class FastCarRacing(CarRacing):
 
     def _destroy(self) -> None:
         if self.road:
+            # Box2D keeps what is the data of a fixture, and with it every track that ever was.
+            for body in (self.road_body, *self.car.wheels):
+                for fixture in body.fixtures:
+                    fixture.ClearUserData()
             self.world.DestroyBody(self.road_body)
             self.road = []
             self.car.destroy()

@@ -88,8 +88,7 @@ class Picture:
         box = self.texels[
             max(bottom, 0) : max(top, 0), max(left, 0) : max(right, 0) : TEXELS_PER_CACHE_LINE, 0
         ]
-        if box.size:
-            box.max()
+        box.copy()
 
 
 class TrackCanvas:
@@ -122,6 +121,8 @@ class TrackCanvas:
         self.pixel_width = stock.WINDOW_W / frame_size  # window pixels per frame pixel
         self.places = _places(frame_size, *self.sampling[2:])
         self.samples = np.empty((*self.places.shape[:2], 4), np.uint8)
+        rows = horizon(frame_size)
+        self.first_samples, self.second_samples = self.samples[:rows], self.samples[rows:]
 
     def paint(
         self, road_poly: list, bg_color: Iterable[float], grass_color: Iterable[float]
@@ -164,11 +165,10 @@ class TrackCanvas:
         texels = cv2.transform(self.places, to_texels)
         picture.fetch(*box)
         cv2.remap(picture.texels, texels, None, cv2.INTER_LINEAR, self.samples)  # type: ignore
-        first, second = self.samples[: len(out)], self.samples[len(out) :]
-        if len(second):
-            weight = self.sampling.weight
-            cv2.addWeighted(first, weight, second, 1 - weight, 0, first)
-        cv2.cvtColor(first, cv2.COLOR_BGRA2BGR, out)
+        seen, weight = self.first_samples, self.sampling.weight
+        if weight < 1:
+            cv2.addWeighted(seen, weight, self.second_samples, 1 - weight, 0, seen)
+        cv2.cvtColor(seen, cv2.COLOR_BGRA2BGR, out)
 
     def _picture_for(
         self, zoom: float, x: float, y: float, reach_x: float, reach_y: float
@@ -276,48 +276,48 @@ def shown(color: Iterable[float]) -> tuple[int, int, int, int]:
 class Field:
     """The bare field as a pattern: black, a square of ground on it and chequered grass on that.
 
-    Every row of texels is one of a few different ones.
+    Rows of texels are of a few kinds, and so are their columns.
     """
 
     def __init__(self, picture: Picture, colors: tuple, oversize: int = 1):
         """The field where `picture` lies, with `oversize` squared texels for each of its own."""
         density = picture.density * oversize
         rows, columns = picture.texels.shape[:2]
-        field_x, grass_x = _stripes(picture.left, density, columns * oversize)
-        field_y, grass_y = _stripes(picture.bottom, density, rows * oversize)
-        _, examples, self.which = np.unique(
-            field_y + 1000 * grass_y, return_index=True, return_inverse=True
-        )
+        field_x, grass_x, of_column = _stripes(picture.left, density, columns * oversize)
+        field_y, grass_y, self.of_row = _stripes(picture.bottom, density, rows * oversize)
+        field_y, grass_y = field_y[:, None, None], grass_y[:, None, None]
         ground, grass = np.array(colors, np.float64)
         grassy = ground + grass_x[:, None] * (grass - ground)
-        lines = [
-            field_y[i] * field_x[:, None] * (grassy * grass_y[i] + ground * (1 - grass_y[i]))
-            for i in examples
-        ]
-        self.lines = np.round(lines).astype(np.uint8)
+        kinds = field_y * field_x[:, None] * (grassy * grass_y + ground * (1 - grass_y))
+        self.lines = np.round(kinds).astype(np.uint8).take(of_column, axis=1)
 
     def paint(self, texels: np.ndarray, row: int = 0, column: int = 0) -> None:
         """Fill texels with the part of the pattern that begins at (row, column)."""
         rows, columns = texels.shape[:2]
         np.take(
             self.lines[:, column : column + columns],
-            self.which[row : row + rows],
+            self.of_row[row : row + rows],
             axis=0,
             out=texels,
             mode="clip",  # with the default mode NumPy would go through a buffer
         )
 
 
-def _stripes(start: float, density: float, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each texel along an axis lies within the field, and within grass patches."""
+def _stripes(start: float, density: float, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kinds of texels along an axis: how much of each lies within the field, and within grass
+    patches; and of which kind the texels are, one after the other.
+    """
     edges = start + np.arange(count + 1) / density
     field = np.clip(edges, -stock.PLAYFIELD - OUTSET, stock.PLAYFIELD + OUTSET)
     period = 2 * stock.GRASS_DIM
     width = stock.GRASS_DIM + 2 * OUTSET
     whole, rest = np.divmod(edges + OUTSET, period)
     grass = whole * width + np.minimum(rest, width)  # length of patches up to each edge
-    # rounded, lest noise in the last bit make every row a kind of its own
-    return np.round(np.diff(field) * density, 2), np.round(np.diff(grass) * density, 2)
+    # in whole hundredths, lest noise in the last bit make every texel a kind of its own
+    hundredths = [np.rint(np.diff(length) * density * 100) for length in (field, grass)]
+    key = hundredths[0] * 101 + hundredths[1]
+    kinds, of_texel = np.unique(key.astype(np.int16), return_inverse=True)
+    return kinds // 101 / 100, kinds % 101 / 100, of_texel
 
 
 def _fixed_point(corners: np.ndarray, picture: Picture, oversize: int = 1) -> np.ndarray:
