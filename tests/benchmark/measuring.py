@@ -47,6 +47,8 @@ class Effort(NamedTuple):
     dreamt: int  # frames of each dream
     races: int  # that the workers share out
     patience: int  # in these races
+    worker_turns: int  # of the workers, whose processors' speed changes from second to second
+    counted: int  # thousands that a processor counts in a turn
     frame_batch: int  # of V's training, at most
     frame_batches: int  # of it in a turn
     paper_batches: int  # the same for the paper's networks
@@ -56,13 +58,13 @@ class Effort(NamedTuple):
 
 THOROUGH = Effort(
     episodes=4, frames=1000, compared=(15, 280), physics=(24, 400), turns=3, advances=700,
-    dreamt=250, races=96, patience=PATIENCE, frame_batch=10_000, frame_batches=15, paper_batches=3,
-    episode_batch=1000, cores=cores(),
+    dreamt=250, races=96, patience=PATIENCE, worker_turns=5, counted=100_000,
+    frame_batch=10_000, frame_batches=15, paper_batches=3, episode_batch=1000, cores=cores(),
 )  # fmt: skip
 QUICK = Effort(
     episodes=1, frames=60, compared=(1, 60), physics=(2, 60), turns=1, advances=20, dreamt=3,
-    races=2, patience=1, frame_batch=16, frame_batches=2, paper_batches=1,
-    episode_batch=1, cores=1,
+    races=2, patience=1, worker_turns=1, counted=10,
+    frame_batch=16, frame_batches=2, paper_batches=1, episode_batch=1, cores=1,
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from benchmark.measuring import Effort, Figures, heading, line, speed_lines, tak
 from models.inference import ROWS
 from utils.racing.agent import racing_workers
 from utils.racing.race import Race
+from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 
@@ -38,13 +39,36 @@ def measure_workers(networks: Networks, effort: Effort) -> Figures:
 
         names = {"in the main process": 0, "one worker": 1, "two workers": 2}
         contenders = {name: contender(count) for name, count in names.items()}
-        rates = take_turns(contenders, min(effort.turns, 2), time.perf_counter)
+        rates = take_turns(contenders, effort.worker_turns, time.perf_counter)
     same = scores[1] == scores[2] and scores[1][::8] == scores[0]
     heading(f"Workers, {effort.races} races", "frames/s", "us a frame", "of one")
     speed_lines(rates, "one worker")
+    machine = measure_processors(effort)
+    line("two processors that only count", "", "", f"{machine:.2f} x")
     line("their scores, to the last digit", "the same" if same else "DIFFERENT")
     return {
         "worker_frames_per_s": [rates.of(name) for name in names],
         "two_workers_over_one": rates.ratio("two workers", "one worker"),
+        "two_processors_over_one": machine,
         "same_scores_for_any_workers": same,
     }
+
+
+def measure_processors(effort: Effort) -> float:
+    """What two processors of this machine are worth where nothing is shared: no memory, no tail."""
+    with Workers(2, OneAtATime, {"function": count_up}) as workers:
+        workers.run([1, 1])
+
+        def contender(count: int) -> Callable[[int], int]:
+            return lambda turn: sum(workers.run([effort.counted] * count))
+
+        contenders = {name: contender(count) for name, count in (("one", 1), ("two", 2))}
+        rates = take_turns(contenders, effort.worker_turns, time.perf_counter)
+    return rates.ratio("two", "one")
+
+
+def count_up(thousands: int) -> int:
+    """Work within the processor itself; returns how much."""
+    for _ in range(thousands):
+        sum(range(1000))
+    return thousands
