@@ -1,6 +1,6 @@
 """Every figure of the table in README.md: how fast, and how true to stock, measured in one run.
 
-    python tests/benchmark                       three to nine minutes on two quiet cores
+    python tests/benchmark                       five to twelve minutes on two quiet cores
     python tests/benchmark --json FILE           the same figures as data
     python tests/benchmark --picture FILE.png    frames of stock and ours, and the difference
     python tests/benchmark --quick               seconds: is it the same game, does it all run?
