@@ -13,7 +13,7 @@ import pytest
 import tiny
 from stages import FLAGS, contents, expect_the_end
 
-from utils.drivers.keyboard import LOST, MOST_BRAKE, PAUSED, Keyboard, Nobody, Window, doubt, ramp
+from utils.drivers.keyboard import LOST, MOST_BRAKE, PAUSED, Copilot, Keyboard, Window, doubt, ramp
 from utils.pictures import cockpit
 from utils.pictures.cockpit import AGENT, NARROW, PERSON, Thoughts
 from utils.pictures.drawing import RACE, THUMBNAIL
@@ -137,7 +137,7 @@ class Beside:
 def seated(env, window, copilot=None, hand_back=0.0):
     """A driver in a race on track 1, and the first frame."""
     obs, _ = env.reset(seed=1)
-    driver = Keyboard(env, window, copilot or Nobody("there is none"), hand_back)
+    driver = Keyboard(env, window, copilot or Copilot("there is none"), hand_back)
     driver.begin()
     return driver, obs
 
@@ -280,7 +280,7 @@ def test_the_agent_hears_of_every_frame_and_of_what_was_done(env, window, xdotoo
 
 
 def test_without_an_agent_m_says_why_and_the_keyboard_works_as_ever(env, window, xdotool, later):
-    driver, obs = seated(env, window, Nobody("checkpoints/vae.pt (the V) is missing."))
+    driver, obs = seated(env, window, Copilot("checkpoints/vae.pt (the V) is missing."))
     xdotool("key", "m")
     later("Up")
     driver.act(obs)

@@ -60,6 +60,7 @@ def measure_simulators(rollouts: list[Path], effort: Effort) -> Figures:
     undrawn_stock.unwrapped._render = lambda mode: None
     undrawn.unwrapped._observe = lambda: None
     undrawn.unwrapped.canvas.paint = lambda *world: None
+    undrawn.unwrapped.canvas.recolor_tile = lambda *tile: None
     stock, bound, ours = "stock CarRacing-v3", "physics alone: stock, drawing nothing", "ours"
     view = f"ours, the agent's view: {FRAME_SIZE}x{FRAME_SIZE}"
     contenders = {

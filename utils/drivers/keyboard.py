@@ -6,7 +6,7 @@ The window knows the agent only as a `Copilot`, whom the caller brings along.
 import os
 import sys
 import time
-from typing import Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -45,45 +45,28 @@ LOST = 150  # frames without any gain; on a road the next tile is never that far
 WINDOWLESS = ("dummy", "offscreen")  # SDL drivers that draw without a window, so without keys
 
 
-class Copilot(Protocol):
-    """The agent beside the driver: it watches every frame of a race, whoever drives."""
+class Copilot:
+    """The agent beside the driver: it watches every frame of a race, whoever drives.
 
-    why_not: str  # it cannot drive, in words; "" where it can
+    This one is nobody, and says why.
+    """
+
+    def __init__(self, why_not: str = "") -> None:
+        self.why_not = why_not  # it cannot drive, in words; "" where it can
 
     def begin(self) -> None:
         """Forget the race before."""
-        ...
 
     def decide(self, frame: np.ndarray) -> np.ndarray:
         """What it would do on seeing a frame (64, 64, 3) uint8: (3,) float32."""
-        ...
+        return np.zeros(3, np.float32)
 
     def thoughts(self) -> Thoughts | None:
         """What it makes of the frame that it saw last."""
-        ...
+        return None
 
     def remember(self, action: np.ndarray) -> None:
         """What was done on seeing it, (3,) float32."""
-        ...
-
-
-class Nobody:
-    """In the place of a copilot, where there is none."""
-
-    def __init__(self, why_not: str) -> None:
-        self.why_not = why_not
-
-    def begin(self) -> None:
-        pass
-
-    def decide(self, frame: np.ndarray) -> np.ndarray:
-        return np.zeros(3, np.float32)
-
-    def thoughts(self) -> None:
-        pass
-
-    def remember(self, action: np.ndarray) -> None:
-        pass
 
 
 class Window:
@@ -150,6 +133,7 @@ class Keyboard:
     ) -> None:
         self.quit = False
         self._road = road_of(env)
+        self._race: Any = env.unwrapped  # a dream has a temperature
         self._window, self._copilot = window, copilot
         self._hand_back = hand_back * FPS  # in frames
         self._canvas = np.empty((*DRIVING[::-1], 3), np.uint8)
@@ -280,8 +264,8 @@ class Keyboard:
 
     def _warm(self, by: float) -> None:
         if self._road.dreamt:
-            warmer = min(max(self._road.temperature + by, 0.0), HOTTEST)
-            self._road.temperature = round(warmer, 2)
+            warmer = min(max(self._race.temperature + by, 0.0), HOTTEST)
+            self._race.temperature = round(warmer, 2)
         else:
             self._say("This road is real: only a dream has a temperature.")
 
@@ -304,7 +288,7 @@ class Keyboard:
         seconds = f"{(len(self._scores) - 1) / FPS:.2f} s"
         took = {"FRAME TIME": f"{1000 * self._took:.0f} ms"}
         if self._road.dreamt:
-            temperature = f"{self._road.temperature:g}"
+            temperature = f"{self._race.temperature:g}"
             told = {"PREDICTED RETURN": score, "IN THE DREAM": seconds, "TEMPERATURE": temperature}
             return told | took
         tiles = f"{self._road.tiles} / {self._road.total_tiles}"

@@ -122,25 +122,22 @@ def _race(canvas: np.ndarray, shown: Cockpit) -> int:
     round_corners(place)
     if not shown.beside:
         return width
-    other, thoughts = shown.beside, shown.beside.thoughts
-    seen = NOTHING_REAL if other.seen is None else other.seen
-    _slot(canvas, 0, "V SEES" if other.seen is not None else "THE REAL WORLD", TEXT, seen)
-    if thoughts is None:
-        _slot(canvas, 1, "V REDRAWS", BLUE, other.why_not)
-        _slot(canvas, 2, "M EXPECTED", VIOLET, "")
-        return width
-    _slot(canvas, 1, "V REDRAWS", BLUE, thoughts.redrawn)
-    _slot(canvas, 2, "M EXPECTED", VIOLET, thoughts.expected)
-    _points(canvas, 2, thoughts.reward, VIOLET)
-    if other.seen is not None:
-        _points(canvas, 0, other.reward, TEXT)
+    seen, thoughts, reward, why_not = shown.beside
+    if seen is None:
+        _slot(canvas, 0, "THE REAL WORLD", TEXT, NOTHING_REAL)
+    else:
+        _slot(canvas, 0, "V SEES", TEXT, seen, reward if thoughts else None)
+    redrawn, expected, promised = thoughts or (why_not, "", None)
+    _slot(canvas, 1, "V REDRAWS", BLUE, redrawn)
+    _slot(canvas, 2, "M EXPECTED", VIOLET, expected, promised)
     return width
 
 
 def _slot(
-    canvas: np.ndarray, row: int, caption: str, colour: Colour, content: np.ndarray | str
-) -> None:
-    """A small picture beside the race, or words in its place."""
+    canvas: np.ndarray, row: int, caption: str, colour: Colour, content: np.ndarray | str,
+    points: float | None = None,
+) -> None:  # fmt: skip
+    """A small picture beside the race, or words in its place; over its black bar the points."""
     left, top = DRIVING[0] - MARGIN - THUMBNAIL, MARGIN + row * (THUMBNAIL + GAP)
     picture = np.full((64, 64, 3), PANEL, np.uint8) if isinstance(content, str) else content
     paste(canvas, picture, left, top, THUMBNAIL, THUMBNAIL)
@@ -148,13 +145,9 @@ def _slot(
     if isinstance(content, str):
         for number, words in enumerate(wrap(content, 20)[:6]):
             write(canvas, words, left + 14, top + 60 + 21 * number, 14, MUTED)
-
-
-def _points(canvas: np.ndarray, row: int, points: float, colour: Colour) -> None:
-    """The reward of a frame, over the black bar of the slot where it belongs."""
-    bottom = MARGIN + row * (THUMBNAIL + GAP) + THUMBNAIL
-    right = DRIVING[0] - MARGIN
-    _badge(canvas, f"{points:+.2f} points", right, bottom - 24, colour, right=True, size=12)
+    if points is not None:
+        right, y = left + THUMBNAIL, top + THUMBNAIL - 24
+        _badge(canvas, f"{points:+.2f} points", right, y, colour, right=True, size=12)
 
 
 def _badge(

@@ -7,6 +7,7 @@ action by 0.0004.
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -59,17 +60,16 @@ def write_page(
         "table": table,
         "numbers": numbers,
     }
-    filled = _fill(
-        TEMPLATE.read_text(encoding="utf-8"),
-        {
-            "TEMPERATURE": str(TEMPERATURE),
-            "LATENT_DIM": str(agent.rnn.sizes["latent_dim"]),
-            "HIDDEN": str(agent.rnn.sizes["hidden"]),
-            "PARAMETERS": str(agent.parameters.size),
-            "SCRIPT": SCRIPT.read_text(encoding="utf-8"),
-            "PAGE": json.dumps(page).replace("<", "\\u003c"),  # ends no <script>
-        },
-    )
+    parts = {
+        "TEMPERATURE": str(TEMPERATURE),
+        "LATENT_DIM": str(agent.rnn.sizes["latent_dim"]),
+        "HIDDEN": str(agent.rnn.sizes["hidden"]),
+        "PARAMETERS": str(agent.parameters.size),
+        "SCRIPT": SCRIPT.read_text(encoding="utf-8"),
+        "PAGE": json.dumps(page).replace("<", "\\u003c"),  # ends no <script>
+    }
+    template = TEMPLATE.read_text(encoding="utf-8")  # in what is filled in nothing is replaced
+    filled = re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], template)
     with atomic_path(path) as temporary:
         temporary.write_text(filled, encoding="utf-8")
 
@@ -90,13 +90,3 @@ def _as_halves(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, tuple[Sequen
     if not np.isfinite(halves).all():
         raise UserError("a weight of the agent is too large for half precision.")
     return table, base64.b64encode(halves.tobytes()).decode()
-
-
-def _fill(template: str, parts: Mapping[str, str]) -> str:
-    """Each {{NAME}} of the template replaced once, whatever the parts themselves hold."""
-    pieces = template.split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        filled += [parts[name], rest]
-    return "".join(filled)

@@ -35,7 +35,14 @@ MOMENTS = 12  # frames of a race on a contact sheet
 GAP = 4  # pixels between two frames
 LEAST_CHANCE = 1e-5  # of the end in a frame that a picture shows
 
-OUR_STYLE = rc_context(rcParamsDefault)  # whatever the machine's matplotlibrc asks for
+# Whatever the machine's matplotlibrc asks for.
+OUR_STYLE = rc_context(rcParamsDefault | {
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#d5dae1",
+    "axes.grid": True, "grid.color": "#edf0f4", "axes.axisbelow": True,
+    "xtick.color": GREY, "xtick.labelsize": 8, "xtick.major.size": 0, "xtick.minor.size": 0,
+    "ytick.color": GREY, "ytick.labelsize": 8, "ytick.major.size": 0, "ytick.minor.size": 0,
+    "axes.labelcolor": INK, "axes.titlecolor": INK, "legend.frameon": False,
+})  # fmt: skip
 
 # Generation, frames and mean score of the search distribution's mean, from the figure of "World
 # Models" (Ha and Schmidhuber, 2018): 64 candidates x 16 races x about 950 frames a generation.
@@ -73,7 +80,7 @@ def reconstructions(path: str | Path, frames: np.ndarray, decoded: np.ndarray) -
     figure = Figure(figsize=(0.9 * len(frames) + 0.9, 1.95), layout="constrained")
     axes = _mosaic(figure, [frames, decoded])
     height = frames.shape[1]
-    axes.set_yticks([height / 2, height * 1.5 + GAP], ["seen", "redrawn"], color=INK)
+    axes.set_yticks([height / 2, height * 1.5 + GAP], ["seen", "redrawn"], color=INK, size=10)
     _save(figure, path)
 
 
@@ -113,15 +120,12 @@ def latent_distributions(path: str | Path, mu: np.ndarray, logvar: np.ndarray) -
     use.bar(place, spread[order], color=BLUE, label="spread of mu")
     use.plot(place, sigma[order], "o", color=ORANGE, ms=4, label="mean sigma")
     use.set_xticks(place, order, fontsize=6)
-    use.set_xlabel("latent dimension", color=INK, fontsize=9)
-    use.legend(frameon=False, fontsize=8)
+    use.set_xlabel("latent dimension", fontsize=9)
+    use.legend(fontsize=8)
     z = np.linspace(-4, 4, 81)
     shape.hist(mu.ravel(), bins=z, density=True, color=BLUE, alpha=0.5, label="every mu")
     shape.plot(z, np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi), color=GREY, label="standard normal")
-    shape.legend(frameon=False, fontsize=8)
-    for axes in (use, shape):
-        _tidy(axes)
-    use.tick_params(axis="x", labelsize=6)
+    shape.legend(fontsize=8)
     _save(figure, path)
 
 
@@ -151,12 +155,11 @@ def training_curves(
         for column, label, colour in ((name, "train", BLUE), (f"val_{name}", "validation", ORANGE)):
             if column in columns:
                 _line(axes, along, _column(rows, column), colour, label)
-        _tidy(axes)
-        axes.set_title(name.replace("_", " "), loc="left", fontsize=10, color=INK)
+        axes.set_title(name.replace("_", " "), loc="left", fontsize=10)
         axes.set_xlabel(x, fontsize=9, color=GREY)
         axes.set_xlim(np.nanmin(along) - 0.5, np.nanmax(along) + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(fontsize=8)
     for axes in list(panels):
         axes.set_axis_off()
     _save(figure, path)
@@ -207,25 +210,23 @@ def learning_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Non
     missing = (lambda y: -np.log(np.maximum(1000 - y, 1)), lambda t: 1000 - np.exp(-t))
     score.set_yscale("function", functions=missing)
     score.set_yticks((0, 300, 500, 700, 800, 850, 900, 925, 950))
-    score.set_ylabel("score (stretched towards 1000)", color=INK)
+    score.set_ylabel("score (stretched towards 1000)")
     score.margins(y=0.08)  # room for the lowest label
     score.set_ylim(top=HIGHEST)
-    score.legend(frameon=False, fontsize=9, loc="lower right")
-    _tidy(score)
+    score.legend(fontsize=9, loc="lower right")
 
     measured = [row for row in rows if "select_mean" in row] or rows
     laps = _column(measured, "laps")  # the centre's own; its scattered candidates complete few
     search.plot(_column(measured, "frames"), laps, "o-", color=BLUE, ms=3, lw=1.6)
     search.set_ylim(-0.02, 1.05)
     search.set_ylabel("laps complete", color=BLUE)
-    search.set_xlabel("frames driven", color=INK)
-    _tidy(search)
+    search.set_xlabel("frames driven")
     sigma = search.twinx()
     _line(sigma, frames, _column(rows, "sigma"), ORANGE, "sigma")
     sigma.set_ylim(bottom=0)
     sigma.set_ylabel("sigma", color=ORANGE)
     sigma.spines[:].set_visible(False)
-    sigma.tick_params(which="both", colors=GREY, labelsize=8, length=0)
+    sigma.grid(False)
     _save(figure, path)
 
 
@@ -242,15 +243,13 @@ def dream_curve(path: str | Path, rows: Sequence[Mapping[str, float]]) -> None:
     returns, search = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
     _line(returns, dreamt, _column(rows, "best"), ORANGE, "best candidate")
     _line(returns, dreamt, _column(rows, "mean"), BLUE, "mean of candidates")
-    returns.set_ylabel("return that M predicts", color=INK)
-    returns.legend(frameon=False, fontsize=9, loc="lower right")
+    returns.set_ylabel("return that M predicts")
+    returns.legend(fontsize=9, loc="lower right")
     _line(search, dreamt, _column(rows, "sigma"), ORANGE, "sigma")
     search.set_ylabel("sigma", color=ORANGE)
     search.set_ylim(bottom=0)
-    search.set_xlabel("frames dreamt", color=INK)
+    search.set_xlabel("frames dreamt")
     search.xaxis.set_major_formatter("{x:,.0f}")
-    for axes in (returns, search):
-        _tidy(axes)
     _save(figure, path)
 
 
@@ -281,11 +280,10 @@ def own_drives(path: str | Path, drives: Sequence[Mapping[str, Any]]) -> None:
         axes.annotate(name, (1, level), (-4, 3), xycoords=("axes fraction", "data"),
                       textcoords="offset points", ha="right", fontsize=7.5, color=GREY)  # fmt: skip
     axes.plot(*zip(*DREAMER, strict=True), "D", color=GREY, ms=5, label="DreamerV3")
-    axes.set_xlabel("real frames that the agent has driven", color=INK)
+    axes.set_xlabel("real frames that the agent has driven")
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_ylabel("score", color=INK)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
-    _tidy(axes)
+    axes.set_ylabel("score")
+    axes.legend(fontsize=9, loc="lower right")
     _save(figure, path)
 
 
@@ -309,10 +307,9 @@ def worth_of_m(path: str | Path, report: Mapping[str, Any]) -> None:
         )  # fmt: skip
     ahead.set_xscale("log")
     ahead.set_xticks(frames, frames)
-    ahead.set_xlabel("frames ahead", color=INK, fontsize=9)
-    ahead.set_ylabel("squared error of a pixel", color=INK, fontsize=9)
+    ahead.set(xlabel="frames ahead", ylabel="squared error of a pixel")
     ahead.set_ylim(bottom=0)
-    ahead.legend(frameon=False, fontsize=8)
+    ahead.legend(fontsize=8)
 
     rows = report["returns"]["controllers"]
     for label, colour, chosen in (
@@ -325,25 +322,24 @@ def worth_of_m(path: str | Path, report: Mapping[str, Any]) -> None:
             for of in ("real", "dreamt")
         )
         returns.errorbar(x, y, yerr, xerr, "o", ms=4, color=colour, lw=0.8, label=label)
-    returns.legend(frameon=False, fontsize=8)
+    returns.legend(fontsize=8)
     low, high = (f(*returns.get_xlim(), *returns.get_ylim()) for f in (min, max))
     returns.set(xlim=(low, high), ylim=(low, high))
     _diagonal(returns)
-    horizon = report["returns"]["horizon"]
-    returns.set_xlabel(f"points in {horizon} real frames", color=INK, fontsize=9)
-    returns.set_ylabel("points in as many dreamt ones", color=INK, fontsize=9)
+    ahead_for = f"points in {report['returns']['horizon']} real frames"
+    returns.set(xlabel=ahead_for, ylabel="points in as many dreamt ones")
 
     seen = [row for row in report["end"] if row["ends"]]  # a logarithm has no place for none
     end.plot([row["predicted"] for row in seen], [row["ended"] for row in seen], "o", color=BLUE)
     end.set(xscale="log", yscale="log", xlim=(LEAST_CHANCE, 1), ylim=(LEAST_CHANCE, 1))
     _diagonal(end)
-    end.set_xlabel("predicted chance of the end", color=INK, fontsize=9)
-    end.set_ylabel("how often it came", color=INK, fontsize=9)
+    end.set(xlabel="predicted chance of the end", ylabel="how often it came")
     for axes, title in (
         (ahead, "How far M sees ahead"), (returns, "What dreams promise"), (end, "When it ends"),
     ):  # fmt: skip
-        axes.set_title(title, loc="left", fontsize=10, color=INK)
-        _tidy(axes)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.xaxis.label.set_size(9)
+        axes.yaxis.label.set_size(9)
     _save(figure, path)
 
 
@@ -374,14 +370,12 @@ def worst_laps(path: str | Path, laps: Sequence[Mapping[str, Any]]) -> None:
             marks["the first tile that was missed"] = missed[0]
         axes.set_aspect("equal")
         axes.set_axis_off()
-        axes.set_title(f"track {lap['seed']}: {lap['score']:.1f}", color=INK, fontsize=11)
+        axes.set_title(f"track {lap['seed']}: {lap['score']:.1f}", fontsize=11)
         axes.text(
             0.5, 0, f"{lap['tiles']} of {lap['total_tiles']} tiles, {lap['frames']} frames",
             transform=axes.transAxes, ha="center", va="top", fontsize=9, color=GREY,
         )  # fmt: skip
-    figure.legend(
-        marks.values(), marks, loc="outside lower center", ncols=2, frameon=False, fontsize=10
-    )
+    figure.legend(marks.values(), marks, loc="outside lower center", ncols=2, fontsize=10)
     _save(figure, path)
 
 
@@ -396,9 +390,8 @@ def _mosaic(figure: Figure, rows: Sequence[np.ndarray]) -> Axes:
             mosaic[top : top + height, left : left + width] = image
     axes = figure.subplots()
     axes.imshow(mosaic, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.tick_params(length=0)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
     axes.spines[:].set_visible(False)
     return axes
 
@@ -432,14 +425,6 @@ def _road(track: np.ndarray) -> np.ndarray:
 def _diagonal(axes: Axes) -> None:
     """Where what was expected is what came."""
     axes.axline((1, 1), (2, 2), color=GREY, lw=1, zorder=1)
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#d5dae1")
-    axes.grid(color="#edf0f4", lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", colors=GREY, labelsize=8, length=0)
 
 
 def _save(figure: Figure, path: str | Path) -> None:

@@ -25,14 +25,13 @@ def summary(laps: Sequence[Lap]) -> dict[str, float]:
     Of dreams, which have no tiles, there are no laps.
     """
     scores = np.array([lap.score for lap in laps])
-    complete = {"laps_complete": sum(lap.complete for lap in laps)}
     return {
         "episodes": len(laps),
         "mean": float(scores.mean()),
         "sd": float(scores.std()),
         "min": float(scores.min()),
         "max": float(scores.max()),
-        **({} if laps[0].dreamt else complete),
+        **({} if laps[0].dreamt else {"laps_complete": sum(lap.complete for lap in laps)}),
         "frames": sum(lap.frames for lap in laps),
     }
 
@@ -53,7 +52,6 @@ def save_report(
     path: Path, laps: Sequence[Lap], made_from: dict[str, Any], wall: float, cpu: float
 ) -> None:
     """Write every race, what they come to, and where it all comes from."""
-    episodes = [_episode(lap) for lap in laps]
     save_json(
         path,
         {
@@ -63,19 +61,16 @@ def save_report(
             "wall_seconds": round(wall, 1),
             "processor_seconds": round(cpu, 1),
             **summary(laps),
-            "per_episode": episodes,
+            "per_episode": [_episode(lap) for lap in laps],
         },
     )
 
 
 def _episode(lap: Lap) -> dict[str, Any]:
-    of_the_track = {
-        "tiles": lap.tiles,
-        "total_tiles": lap.total_tiles,
-        "lap_complete": lap.complete,
-    }
-    came_to = {"seed": lap.seed, "score": lap.score, "frames": lap.frames}
-    return came_to | ({} if lap.dreamt else of_the_track)
+    told = {"seed": lap.seed, "score": lap.score, "frames": lap.frames}
+    if not lap.dreamt:
+        told |= {"tiles": lap.tiles, "total_tiles": lap.total_tiles, "lap_complete": lap.complete}
+    return told
 
 
 class Scene(NamedTuple):

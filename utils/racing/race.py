@@ -86,12 +86,8 @@ class RunningRace:
         self.obs, _ = env.reset(seed=race.seed)
         self._road = road_of(env)
         self.over = False
-        self._score = 0.0
-        self._frames = 0
-        self._tiles = self._road.tiles
-        self._progress_at = 0
-        self._grass = self._grass_before = 0  # wheels off the road: so far, up to the last new tile
-        self._complete = False
+        self._lap = Lap(race.seed, 0.0, 0, self._road.tiles, self._road.total_tiles, False)
+        self._grass = 0  # wheels off the road so far
         self._positions: list[tuple[float, float]] = []
         self._features: list[np.ndarray] = []
         self._advice: list[np.ndarray] = []
@@ -112,50 +108,41 @@ class RunningRace:
         self.action = action
         self.obs, reward, self.terminated, truncated, self.info = self._env.step(action)
         self.reward = float(reward)
-        self._score += self.reward
-        self._frames += 1
+        lap = self._lap
+        lap.score += self.reward
+        lap.frames += 1
         if self._race.trace:
             self._positions.append(self._road.position)
         self._grass += self._road.wheels_on_grass
-        if self._road.tiles > self._tiles:
-            self._tiles = self._road.tiles
-            self._progress_at, self._grass_before = self._frames, self._grass
+        if self._road.tiles > lap.tiles:
+            lap.tiles, lap.progress_frames, lap.grass = self._road.tiles, lap.frames, self._grass
         if self.terminated or truncated:
             self.over = True
-            self._complete = bool(self.info.get("lap_finished", False))
-        elif self._frames - self._progress_at >= self._race.patience:
+            lap.complete = bool(self.info.get("lap_finished", False))
+        elif lap.frames - lap.progress_frames >= self._race.patience:
             self.over = True
-            self._score -= FRAME_COST * (MAX_FRAMES - self._frames)
+            lap.score -= FRAME_COST * (MAX_FRAMES - lap.frames)
         return action
 
     def _consult(self, teacher: Autopilot, action: np.ndarray, features: np.ndarray) -> np.ndarray:
         advice = teacher.advise()
         self._features.append(features.copy())
         self._advice.append(advice)
-        if self._frames % STRETCH == 0:
+        if self._lap.frames % STRETCH == 0:
             self._teacher_drives = self._rng.random() < self._race.teacher_share
         return advice if self._teacher_drives else action
 
     def view(self) -> tuple[np.ndarray, float, int, int, int]:
         """What a camera shows: the picture (H, W, 3), score, frames, tiles, and all the tiles."""
         picture = np.asarray(self._env.render())
-        return picture, self._score, self._frames, self._tiles, self._road.total_tiles
+        return picture, self._lap.score, self._lap.frames, self._lap.tiles, self._lap.total_tiles
 
     def lap(self) -> Lap:
         """The result of the race, once it is over."""
-        race, road = self._race, self._road
-        return Lap(
-            race.seed,
-            self._score,
-            self._frames,
-            self._tiles,
-            road.total_tiles,
-            self._complete,
-            self._progress_at,
-            self._grass_before,
-            features=np.stack(self._features) if race.teacher is not None else None,
-            advice=np.stack(self._advice) if race.teacher is not None else None,
-            positions=np.array(self._positions) if race.trace else None,
-            track=road.centre_line() if race.trace else None,
-            missed=road.missed() if race.trace else None,
-        )
+        lap = self._lap
+        if self._race.teacher is not None:
+            lap.features, lap.advice = np.stack(self._features), np.stack(self._advice)
+        if self._race.trace:
+            lap.positions, lap.track = np.array(self._positions), self._road.centre_line()
+            lap.missed = self._road.missed()
+        return lap

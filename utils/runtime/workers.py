@@ -96,7 +96,7 @@ class Workers:
     slots            places of each handler
     job_seconds      a job that takes longer is taken to hang: its worker is killed; with more
                      workers than cores the limit grows in proportion
-    jobs_per_worker  a worker is replaced after this many jobs, because environments leak memory
+    jobs_per_worker  a worker is replaced after this many jobs, lest small leaks of libraries add up
     cluster          where the workers are instead of on this machine: `count` of them at most, and
                      no more than its nodes have processors; nodes may come and go
 
@@ -112,7 +112,7 @@ class Workers:
         *,
         slots: int = 1,
         job_seconds: float = 600.0,
-        jobs_per_worker: int = 500,
+        jobs_per_worker: int = 10_000,
         cluster: Cluster | None = None,
     ) -> None:
         if count < 0 or slots < 1 or jobs_per_worker < 1:

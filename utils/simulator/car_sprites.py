@@ -69,7 +69,8 @@ def draw_zooming_car(frame: np.ndarray, zoom: float) -> None:
 
 def lay(frame: np.ndarray, patch: Patch) -> None:
     rows, columns, (paint, shine) = patch
-    view = frame[rows, columns]
+    corner = FRAME_Y * len(frame) // 96, FRAME_X * len(frame) // 96
+    view = frame[corner[0] :, corner[1] :][rows, columns]
     mixture = view.astype(np.uint16)  # faster than a product of two types
     mixture *= shine
     mixture += paint
@@ -82,7 +83,7 @@ def hull_patch(frame_size: int) -> Patch:
     """The hull at full zoom, in a patch with room for the wheels."""
     rows, columns = _extent(_picture(frame_size, FULL_ZOOM, [(i, 0.4, 0.0) for i in range(4)]))
     hull = _picture(frame_size, FULL_ZOOM, [])[:, rows, columns].copy()
-    return *_in_frame(frame_size, rows, columns), hull
+    return rows, columns, hull
 
 
 @functools.cache
@@ -98,16 +99,13 @@ def wheel_tables(frame_size: int) -> list[list[list[np.ndarray]]]:
 def zooming_patch(frame_size: int, zoom: float) -> Patch:
     layers = _picture(frame_size, zoom, [(i, 0.0, 0.0) for i in range(4)])
     rows, columns = _extent(layers)
-    return *_in_frame(frame_size, rows, columns), layers[:, rows, columns].copy()
+    return rows, columns, layers[:, rows, columns].copy()
 
 
 def _wheel_table(frame_size: int, number: int, angles) -> list[list[np.ndarray]]:
     # Wheels are drawn below the hull. Their table holds picture(hull and wheel) - picture(hull),
     # wrapping around in uint16, so that adding it to the hull brings the covered wheel.
-    patch_rows, patch_columns, hull = hull_patch(frame_size)
-    first_row, first_column = FRAME_Y * frame_size // 96, FRAME_X * frame_size // 96
-    rows = slice(patch_rows.start - first_row, patch_rows.stop - first_row)
-    columns = slice(patch_columns.start - first_column, patch_columns.stop - first_column)
+    rows, columns, hull = hull_patch(frame_size)
     phases = np.arange(PHASES) / PHASES_PER_RADIAN
     table = []
     for angle in angles:
@@ -177,11 +175,3 @@ def _extent(layers: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of the crop that the car covers."""
     rows, columns = np.nonzero((layers[1] != 256).any(axis=2))
     return slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
-
-
-def _in_frame(frame_size: int, rows: slice, columns: slice) -> tuple[slice, slice]:
-    first_row, first_column = FRAME_Y * frame_size // 96, FRAME_X * frame_size // 96
-    return (
-        slice(first_row + rows.start, first_row + rows.stop),
-        slice(first_column + columns.start, first_column + columns.stop),
-    )

@@ -123,6 +123,7 @@ class Tile:
     idx: int
     color: np.ndarray
     road_visited: bool
+    touched = False  # it has the colour of touched ones
 
     def __init__(self, fixture: Any) -> None:
         self.fixtures = [fixture]
@@ -158,10 +159,10 @@ class TouchDetector(FrictionDetector):
             if type(tile) is not Tile:
                 return
         env = self.env
-        if tile.idx not in env.touched:
-            env.touched.add(tile.idx)
-            env.to_repaint.append(tile.idx)
+        if not tile.touched:
+            tile.touched = True
             tile.color[:] = env.road_color
+            env.canvas.recolor_tile(tile.idx, env.road_color)
         if wheel is None:
             return
         wheel.tiles.add(tile)
@@ -200,10 +201,6 @@ class FastCarRacing(CarRacing):
         self.frame_size = frame_size
         self.observation_space = gym.spaces.Box(0, 255, (frame_size, frame_size, 3), np.uint8)
         self.canvas = TrackCanvas(frame_size)
-        self.touched: set[int] = (
-            set()
-        )  # numbers of the tiles that have taken on the colour of touched ones
-        self.to_repaint: list[int] = []  # those of them that the canvas shows in their old colour
         # One listener for life, where stock makes another at every reset.
         self.contactListener_keepref = TouchDetector(self, self.lap_complete_percent)
         self.world.contactListener = self.contactListener_keepref
@@ -229,8 +226,6 @@ class FastCarRacing(CarRacing):
                 print("retry to generate track")
         self.world = world
         self.car = FastCar(self.world, *self.track[0][1:4])
-        self.touched.clear()
-        self.to_repaint.clear()
         self.canvas.paint(self.road_poly, self.bg_color, self.grass_color)
         wheel_tables(self.frame_size)  # takes a second, once; not while somebody already drives
         if self.render_mode == "human":
@@ -296,7 +291,6 @@ class FastCarRacing(CarRacing):
 
     def _observe(self) -> np.ndarray:
         """A new frame, of the score before this step's 0.1 is subtracted."""
-        self._repaint_touched()
         car, t = self.car, self.t
         hull, wheels = car.hull, car.wheels
         position, velocity = hull.position, hull.linearVelocity
@@ -318,8 +312,3 @@ class FastCarRacing(CarRacing):
             hull.angularVelocity,
         )
         return frame
-
-    def _repaint_touched(self) -> None:
-        for number in self.to_repaint:
-            self.canvas.recolor_tile(number, self.road_color)
-        self.to_repaint.clear()

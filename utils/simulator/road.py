@@ -17,7 +17,6 @@ class Road:
     """The road of a CarRacing, stock's or ours, with the car on it."""
 
     dreamt = False
-    temperature = 0.0  # only a dream has any
 
     def __init__(self, race: Any) -> None:
         self._race = race  # its car and its track have no types
@@ -73,15 +72,6 @@ class NoRoad(Road):
         height, width, _ = picture.shape
         above_bar = self._race.frame[: horizon(FRAME_SIZE)]
         picture[:] = cv2.resize(above_bar, (width, height), interpolation=cv2.INTER_CUBIC)
-
-    @property  # type: ignore[override]
-    def temperature(self) -> float:
-        """How uncertain the dream is: 0 is M's likeliest future, 1 what M believes."""
-        return self._race.temperature
-
-    @temperature.setter
-    def temperature(self, temperature: float) -> None:
-        self._race.temperature = temperature
 
     def centre_line(self) -> np.ndarray:
         """No tile, (0, 2)."""
