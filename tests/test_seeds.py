@@ -32,6 +32,7 @@ def test_how_the_autopilot_drives_says_nothing_about_the_road():
 def test_no_two_purposes_share_a_track():
     evolution = seeds.evolution(0)
     ranges = [seeds.REPORT, seeds.SELECT, seeds.FURTHER, *seeds.ROLLOUTS.values()]
-    ranges += [seeds.imitation(1000, 100), evolution]
+    ranges += [seeds.imitation(number, 10_000) for number in (0, 999)]
+    ranges += [range(30_000, 100_000), range(20_000_000, 100_000_000), evolution]  # said to be free
     ends = sorted((r[0], r[-1]) for r in ranges)
     assert all(last < first for (_, last), (first, _) in pairwise(ends))

@@ -629,10 +629,12 @@ function tick(now) {
 }
 
 function live(now) {
-  due = Math.min(due + now - before, LATE);
+  const waited = now - before;
+  due = Math.min(due + waited, LATE);
   before = now;
   showDriver();
   if (paused) due = 0;
+  if (paused || waited > 1000) [shownFrames, shownSince] = [0, now];  // no time in which to show any
   if (due < FRAME) return;
   for (; due >= FRAME; due -= FRAME) {
     advance();

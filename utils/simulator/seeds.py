@@ -1,4 +1,8 @@
-"""Which tracks serve which purpose; a track is its seed, and no two purposes share one."""
+"""Which tracks serve which purpose; a track is its seed, and no two purposes share one.
+
+Free are 20,000,000 to 99,999,999, and for trying things out 30,000 to 99,999, of which the first
+thousand have judged steps on the way to what ships.
+"""
 
 from enum import IntEnum
 
@@ -13,7 +17,7 @@ ROLLOUTS = {  # of stage 01, by driver
     "random": range(1_100_000, 2_000_000),
     "agent": range(2_000_000, 10_000_000),
 }
-IMITATION = 10_000_000  # first track of stage 05's imitation
+IMITATION = 10_000_000  # first track of stage 05's imitation: 1,000 rounds of 10,000 at most
 EVOLUTION = 100_000_000  # first track of stage 05's evolution
 EVOLUTION_TRACKS = 1_000  # of them belong to each generation, however many it drives
 
