@@ -1,7 +1,7 @@
 """Drivers that are not the agent, by name; a new one is one line here.
 
-Stage 06 lets it race: `--driver NAME --first-seed 40000` on tracks that are nobody's yet, since 0 to
-99 are kept for reports. Settings are passed to the autopilot only.
+Stage 06 lets it race: `--driver NAME --first-seed 40000`, on tracks that are nobody's yet, since 0
+to 99 are kept for reports. Settings are passed to the autopilot only.
 
 To record it, too, give it a range of tracks in `utils.simulator.seeds.ROLLOUTS` (there it says
 which are free), and in stage 01 a constant NAME_EPISODES, its check in `settings(...)`, and its
