@@ -52,6 +52,20 @@ def test_tensors_come_back_as_they_were(tmp_path):
     assert (found["sizes"], found["fingerprint"]) == ({"n": 5}, mark)
 
 
+def test_a_file_that_is_missing_or_unsound_may_count_as_none(tmp_path, capsys):
+    sound, damaged = tmp_path / "sound.npz", tmp_path / "damaged.npz"
+    artifacts.save_arrays(sound, "rollout", arrays())
+    damaged.write_bytes(sound.read_bytes()[:-30])
+    found = [
+        artifacts.if_sound(path, lambda path: artifacts.load_header(path, "rollout"), "Never mind.")
+        for path in (sound, tmp_path / "missing.npz", damaged)
+    ]
+    assert found == [artifacts.load_header(sound, "rollout"), None, None]
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith(f"{damaged} is not a sound rollout file")
+    assert said.endswith(". Never mind.")
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, ("executed",)

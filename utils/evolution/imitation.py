@@ -6,6 +6,7 @@ and has never seen where it is. So the student drives, the teacher says what it 
 every frame, and the map is fitted to all of it; again and again.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock, Meter
 from utils.runtime.workers import Workers
 from utils.simulator import seeds
-from utils.storage.artifacts import load_arrays, save_arrays
+from utils.storage.artifacts import if_sound, load_arrays, save_arrays
 from utils.storage.provenance import game, is_of_this_game
 
 TEACHER_SHARES = (1.0, 0.5)  # of the driving in the first rounds; after them the student drives
@@ -65,7 +66,8 @@ def imitate(
         meter = Meter(workers)
         origin = {**made_from, **teacher, "arithmetic": arithmetic(), "round": number}
         path = folder / f"round_{number:03d}.npz"
-        done = _load(path, origin, len(scale.mean))
+        load = partial(_load, origin=origin, width=len(scale.mean))
+        done = if_sound(path, load, "Driving this round again.")
         if done is None:
             share = TEACHER_SHARES[number] if number < len(TEACHER_SHARES) else 0.0
             parameters = scale.plain(student)
@@ -141,23 +143,17 @@ def _together(laps: list[Lap], meter: Meter) -> Round:
     )
 
 
-def _load(path: Path, origin: dict[str, Any], width: int) -> Round | None:
-    """The round at `path`, unless it is another one or damaged, which is said."""
-    if not path.exists():
-        return None
-    try:
-        header, arrays = load_arrays(path, "imitation round")
-        if header.get("made_from") != origin or not is_of_this_game(header):
-            raise UserError(f"{path} was driven with another V, M, game, setting or arithmetic.")
-        frames, laps = (len(np.atleast_1d(arrays.get(n, 0))) for n in ("features", "scores"))
-        wanted = {
-            "features": ((frames, width), np.float32), "advice": ((frames, ACTIONS), np.float32),
-            "scores": ((laps,), np.float64), "complete": ((laps,), np.bool_),
-            "core_hours": ((), np.float64),
-        }  # fmt: skip
-        if {name: (array.shape, array.dtype.type) for name, array in arrays.items()} != wanted:
-            raise UserError(f"{path} does not hold the arrays of a round.")
-    except UserError as error:
-        print(f"{error} Driving this round again.")
-        return None
+def _load(path: Path, origin: dict[str, Any], width: int) -> Round:
+    """The round at `path`; a UserError if it is damaged, or of another origin or width."""
+    header, arrays = load_arrays(path, "imitation round")
+    if header.get("made_from") != origin or not is_of_this_game(header):
+        raise UserError(f"{path} was driven with another V, M, game, setting or arithmetic.")
+    frames, laps = (len(np.atleast_1d(arrays.get(n, 0))) for n in ("features", "scores"))
+    wanted = {
+        "features": ((frames, width), np.float32), "advice": ((frames, ACTIONS), np.float32),
+        "scores": ((laps,), np.float64), "complete": ((laps,), np.bool_),
+        "core_hours": ((), np.float64),
+    }  # fmt: skip
+    if {name: (array.shape, array.dtype.type) for name, array in arrays.items()} != wanted:
+        raise UserError(f"{path} does not hold the arrays of a round.")
     return Round(**arrays)

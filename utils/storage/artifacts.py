@@ -11,11 +11,11 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from utils.storage.remedies import remedy, whereabouts
 HEADER = "header.json"
 MOST_BYTES = 2 << 30  # to which a file may claim to unpack, or to more if it is large itself:
 MOST_SHRUNK = 300  # times its own size; nothing that we write shrinks more than 230 times
+
+Loaded = TypeVar("Loaded")
 
 
 def fingerprint(contents: Mapping[str, Any]) -> str:
@@ -146,6 +148,19 @@ def load_tensors(path: str | Path, kind: str) -> dict[str, Any]:
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise ValueError(f"{name} holds NaN or infinite values")
         return contents
+
+
+def if_sound(path: Path, load: Callable[[Path], Loaded], otherwise: str) -> Loaded | None:
+    """What `load` makes of the file at `path`; None where there is none, or no sound one.
+
+    Args:
+        otherwise: the sentence that says, after what is wrong with the file, what is done about it.
+    """
+    try:
+        return load(path) if path.exists() else None
+    except UserError as error:
+        print(f"{error} {otherwise}")
+        return None
 
 
 def save_json(path: str | Path, contents: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """V, M and C on disk: saving them with what they were made from, loading them with every check."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 from utils.runtime.command_line import stage_command
 from utils.runtime.errors import UserError, system_trouble
-from utils.storage.artifacts import load_tensors, save_tensors
+from utils.storage.artifacts import if_sound, load_tensors, save_tensors
 from utils.storage.provenance import provenance
 from utils.storage.remedies import remedy
 
@@ -185,14 +186,8 @@ def load_agent(checkpoints: str, name: str = "controller") -> TrainedAgent:
 
 def is_made_from(path: Path, kind: str, made_from: dict[str, Any]) -> bool:
     """Whether the result at `path` is there, sound, and made from exactly this."""
-    if not path.exists():
-        return False
-    try:
-        found = load_tensors(path, kind)
-    except UserError as error:
-        print(f"{error} Making it anew.")
-        return False
-    return found.get("made_from") == made_from
+    found = if_sound(path, partial(load_tensors, kind=kind), "Making it anew.")
+    return found is not None and found.get("made_from") == made_from
 
 
 def _load_network(path: Path, kind: str, network: type[nn.Module]) -> tuple[Any, dict[str, Any]]:

@@ -12,6 +12,7 @@ from utils.runtime.errors import UserError
 from utils.simulator import seeds
 from utils.simulator.envs import DREAM_ID, make_env
 from utils.simulator.road import road_of
+from utils.storage.artifacts import if_sound
 from utils.world_model.episodes import Episode, load_rollout, record, save_rollout
 
 if TYPE_CHECKING:  # what a window needs is loaded where there is one
@@ -68,14 +69,11 @@ def is_collected(assignment: Assignment) -> bool:
         UserError: it is a drive of the agent in another search, which nothing could bring back.
     """
     path = Path(assignment.path)
-    if not path.exists():
+    loaded = if_sound(path, load_rollout, "Collecting it again.")
+    if loaded is None:
         return False
-    try:
-        found, _ = load_rollout(path)
-    except UserError as error:
-        print(f"{error} Collecting it again.")
-        return False
-    wanted, settings = header(assignment), found.get("settings")
+    found, wanted = loaded[0], header(assignment)
+    settings = found.get("settings")
     if assignment.driver == "agent" and isinstance(settings, dict):
         if settings.get("search") != assignment.settings["search"]:
             raise UserError(

@@ -11,7 +11,7 @@ import torch
 from models.inference import ROWS, Encoder, arithmetic
 from models.vae import VAE
 from utils.runtime.errors import UserError
-from utils.storage.artifacts import fingerprint, load_arrays, load_header, save_arrays
+from utils.storage.artifacts import fingerprint, if_sound, load_arrays, load_header, save_arrays
 from utils.storage.files import files
 from utils.storage.remedies import remedy
 from utils.world_model.episodes import demand_arrays, demand_this_game, episodes, load_rollout
@@ -86,15 +86,11 @@ def encode_frames(encoder: Encoder, frames: np.ndarray) -> tuple[np.ndarray, np.
 
 def is_encoded(job: Encoding) -> bool:
     """Whether the latents are on disk, whole, and of this rollout and this V."""
-    if not Path(job.latents).exists():
+    loaded = if_sound(Path(job.latents), load_latents, "Encoding it again.")
+    if loaded is None:
         return False
     mark = load_header(job.rollout, "rollout")["fingerprint"]
-    try:
-        header, _ = load_latents(Path(job.latents))
-    except UserError as error:
-        print(f"{error} Encoding it again.")
-        return False
-    return header["made_from"] == made_from(job, mark)
+    return loaded[0]["made_from"] == made_from(job, mark)
 
 
 def load_latents(path: Path) -> Encoded:

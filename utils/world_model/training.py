@@ -5,17 +5,17 @@ import math
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from utils.pictures.plots import training_curves
 from utils.runtime.errors import UserError, system_trouble
-from utils.storage.artifacts import load_tensors, save_tensors
+from utils.storage.artifacts import if_sound, load_tensors, save_tensors
 from utils.storage.logs import write_log
 from utils.storage.networks import is_made_from
 from utils.storage.remedies import COLLECT
@@ -161,15 +161,11 @@ class Training:
         self._path.unlink(missing_ok=True)
 
     def _resume(self) -> None:
-        if not self._path.exists():
-            return
-        try:
-            saved = load_tensors(self._path, STATE)
-        except UserError as error:
-            tqdm.write(f"{error} Starting over.")
+        saved = if_sound(self._path, partial(load_tensors, kind=STATE), "Starting over.")
+        if saved is None:
             return
         if saved.get("made_from") != self._made_from:
-            tqdm.write(f"{self._path} belongs to other data or settings: starting over")
+            print(f"{self._path} belongs to other data or settings: starting over")
             return
         try:
             self._restore(saved)
@@ -177,7 +173,7 @@ class Training:
             if system_trouble(error):
                 raise
             raise UserError(f"{self._path} holds no training; delete it to start over.") from error
-        tqdm.write(f"resuming after epoch {saved['epoch']} (delete {self._path} to start over)")
+        print(f"resuming after epoch {saved['epoch']} (delete {self._path} to start over)")
         self._publish()  # the log may have been lost since
 
     def _restore(self, saved: dict[str, Any]) -> None:
