@@ -277,6 +277,7 @@ def test_starts_come_back_and_foreign_ones_are_refused(tmp_path):
     for change in (
         {"seen": np.array([1, 2, FRAMES + 1])}, {"seen": np.array([1, 2])},
         {"mu": starts.mu[:, 1:]}, {"action": starts.action.astype(np.float64)},
+        {"mu": starts.mu.astype(">f4")},
     ):  # fmt: skip
         save_starts(path, Starts(**{**starts._asdict(), **change}), "v", game())
         with pytest.raises(UserError, match=r"starts\.npz does not hold where dreams begin"):

@@ -62,6 +62,7 @@ def test_an_episode_comes_back_as_it_was(tmp_path):
     ("obs", lambda a: a[:, :, :, :1]),
     ("action", lambda a: a[:-1]),
     ("action", lambda a: a.astype(np.float64)),
+    ("action", lambda a: a.astype(">f4")),
     ("reward", lambda a: a[:, None]),
     ("terminated", lambda a: a.astype(np.uint8)),
     ("terminated", None),
@@ -101,18 +102,18 @@ def test_an_episode_without_actions_and_foreign_arrays_are_refused(tmp_path):
             load_rollout(path)
 
 
-def test_latents_of_another_length_are_refused(tmp_path):
+def test_latents_of_another_form_are_refused(tmp_path):
     arrays = tiny.episode(5).arrays()
     del arrays["obs"]
     sound = {"mu": np.zeros((6, 4), np.float32), "logvar": np.zeros((6, 4), np.float32), **arrays}
     origin = {"made_from": {"rollout": "r", "vae": "v"}, "versions": game()}
     save_arrays(tmp_path / "sound.npz", "latents", sound, **origin)
     assert load_latents(tmp_path / "sound.npz")[1].mu.shape == (6, 4)
-    for name, shape in (("mu", (5, 4)), ("logvar", (6, 3)), ("mu", (6, 4, 1))):
-        save_arrays(
-            tmp_path / "x.npz", "latents", {**sound, name: np.zeros(shape, np.float32)},
-            **origin,
-        )  # fmt: skip
+    for name, form in (
+        ("mu", ((5, 4), "f4")), ("logvar", ((6, 3), "f4")), ("mu", ((6, 4, 1), "f4")),
+        ("mu", ((6, 4), ">f4")), ("reward", ((5,), ">f4")),
+    ):  # fmt: skip
+        save_arrays(tmp_path / "x.npz", "latents", {**sound, name: np.zeros(*form)}, **origin)
         with pytest.raises(UserError, match=r"x\.npz .*03_encode_dataset"):
             load_latents(tmp_path / "x.npz")
 

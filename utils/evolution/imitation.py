@@ -21,7 +21,7 @@ from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock, Meter
 from utils.runtime.workers import Workers
 from utils.simulator import seeds
-from utils.storage.artifacts import if_sound, load_arrays, save_arrays
+from utils.storage.artifacts import forms, if_sound, load_arrays, save_arrays
 from utils.storage.provenance import game, is_of_this_game
 
 TEACHER_SHARES = (1.0, 0.5)  # of the driving in the first rounds; after them the student drives
@@ -154,6 +154,6 @@ def _load(path: Path, origin: dict[str, Any], width: int) -> Round:
         "scores": ((laps,), np.float64), "complete": ((laps,), np.bool_),
         "core_hours": ((), np.float64),
     }  # fmt: skip
-    if {name: (array.shape, array.dtype.type) for name, array in arrays.items()} != wanted:
+    if forms(arrays) != wanted:
         raise UserError(f"{path} does not hold the arrays of a round.")
     return Round(**arrays)

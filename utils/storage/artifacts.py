@@ -69,6 +69,14 @@ def save_arrays(
     return header["fingerprint"]
 
 
+def forms(arrays: Mapping[str, Any]) -> dict[str, tuple]:
+    """Shape and type of each array or tensor, by name.
+
+    An array's type tells foreign from native order of bytes, and torch takes native alone.
+    """
+    return {name: (array.shape, array.dtype) for name, array in arrays.items()}
+
+
 def load_header(path: str | Path, kind: str) -> dict[str, Any]:
     """The header of an .npz artefact, without its arrays."""
     with _refusing(path, kind), zipfile.ZipFile(path) as archive:

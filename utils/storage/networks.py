@@ -14,7 +14,7 @@ from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 from utils.runtime.command_line import stage_command
 from utils.runtime.errors import UserError, system_trouble
-from utils.storage.artifacts import if_sound, load_tensors, save_tensors
+from utils.storage.artifacts import forms, if_sound, load_tensors, save_tensors
 from utils.storage.provenance import provenance
 from utils.storage.remedies import remedy
 
@@ -196,7 +196,7 @@ def _load_network(path: Path, kind: str, network: type[nn.Module]) -> tuple[Any,
         sizes, weights = header["sizes"], header.pop("weights")
         with torch.device("meta"):  # takes no memory, however large the sizes say it is
             wanted = network(**sizes).state_dict()
-        if _forms(wanted) != _forms(weights) or not isinstance(header["made_from"], dict):
+        if forms(wanted) != forms(weights) or not isinstance(header["made_from"], dict):
             raise ValueError("other sizes")
         loaded = network(**sizes)
         loaded.load_state_dict(weights)
@@ -207,7 +207,3 @@ def _load_network(path: Path, kind: str, network: type[nn.Module]) -> tuple[Any,
             f"{path} does not hold the weights of {kind}; {remedy(path, kind)}."
         ) from error
     return loaded.eval().requires_grad_(False), header | {"folder": path.parent}
-
-
-def _forms(weights: dict[str, torch.Tensor]) -> dict[str, tuple]:
-    return {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}

@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FRAME_SIZE, shrink
-from utils.storage.artifacts import fingerprint, load_arrays, load_header, save_arrays
+from utils.storage.artifacts import fingerprint, forms, load_arrays, load_header, save_arrays
 from utils.storage.files import files
 from utils.storage.provenance import game, is_of_this_game
 from utils.storage.remedies import remedy, whereabouts
@@ -111,8 +111,7 @@ def demand_this_game(path: Path, header: dict[str, Any]) -> None:
 
 def demand_arrays(path: Path, kind: str, arrays: dict[str, np.ndarray], **wanted: tuple) -> None:
     """Refuse arrays of other names, shapes or types, and an episode without a frame."""
-    found = {name: (array.shape, array.dtype.type) for name, array in arrays.items()}
-    if found != wanted or not len(arrays["action"]):
+    if forms(arrays) != wanted or not len(arrays["action"]):
         raise UserError(f"{path} does not hold the arrays of an episode; {remedy(path, kind)}.")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.dream import DreamWorld
 from utils.runtime.errors import UserError
-from utils.storage.artifacts import load_arrays, save_arrays
+from utils.storage.artifacts import forms, load_arrays, save_arrays
 from utils.storage.files import files
 from utils.storage.remedies import remedy
 from utils.world_model.latents import Encoded, Latents, load_image, load_of
@@ -168,8 +168,7 @@ def load_starts(path: Path, vae: dict) -> Starts:
         "action": ((count, FRAMES, 3), np.float32),
         "seen": ((count,), np.int64),
     }
-    found = {name: (array.shape, array.dtype.type) for name, array in arrays.items()}
-    if found != wanted or not count or not np.isin(arrays["seen"], range(FRAMES + 1)).all():
+    if forms(arrays) != wanted or not count or not np.isin(arrays["seen"], range(FRAMES + 1)).all():
         raise UserError(f"{path} does not hold where dreams begin; {remedy(path, 'starts')}.")
     if header.get("vae") != vae["fingerprint"]:
         raise UserError(f"{path} was made with another V; {remedy(path, 'starts')}.")
