@@ -42,11 +42,9 @@ class Cluster(NamedTuple):
     facts: Callable[[], Facts]  # compared by name; importable
     pass_on: Sequence[str] = ()  # environment variables that hold there as they do here
 
-    def carrier(
-        self, count: int, recipe: bytes, places: int, heard: "queue.SimpleQueue[Said]"
-    ) -> "Nodes":
+    def carrier(self, count: int, recipe: bytes, heard: "queue.SimpleQueue[Said]") -> "Nodes":
         """What starts workers there."""
-        return Nodes(_connect(self.address), self, count, recipe, places, heard)
+        return Nodes(_connect(self.address), self, count, recipe, heard)
 
 
 class Node(NamedTuple):
@@ -64,12 +62,12 @@ class Nodes:
     crowding = 1.0
 
     def __init__(
-        self, ray: Any, cluster: Cluster, count: int, recipe: bytes, places: int,
+        self, ray: Any, cluster: Cluster, count: int, recipe: bytes,
         heard: "queue.SimpleQueue[Said]",
     ) -> None:  # fmt: skip
         self._ray = ray
         self._count = count
-        self._places, self._heard = places, heard
+        self._heard = heard
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         self._actor = ray.remote(
             num_cpus=1, max_restarts=0, max_task_retries=0, concurrency_groups={"hear": 1}
@@ -99,7 +97,7 @@ class Nodes:
         actor = self._actor.options(scheduling_strategy=strategy(node.id, soft=False)).remote(
             self._recipe, self._home, self._facts
         )
-        return OnNode(self._ray, actor, node, self._places, self._heard)
+        return OnNode(self._ray, actor, node, self._heard)
 
     def is_lost(self, worker: "OnNode") -> bool:
         self._look_at_nodes()
@@ -158,10 +156,8 @@ class Nodes:
 class OnNode(Worker):
     """One actor. It is asked for its next message as soon as one has come."""
 
-    def __init__(
-        self, ray: Any, actor: Any, node: Node, places: int, heard: "queue.SimpleQueue[Said]"
-    ) -> None:
-        super().__init__(places)
+    def __init__(self, ray: Any, actor: Any, node: Node, heard: "queue.SimpleQueue[Said]") -> None:
+        super().__init__()
         self._ray, self._actor, self.node = ray, actor, node
         self._give = actor.give
         self._hear = actor.hear.options(concurrency_group="hear")  # `give` does not wait for it

@@ -27,12 +27,11 @@ class Processes:
     patience = float("inf")
 
     def __init__(
-        self, count: int, recipe: bytes, places: int, heard: "queue.SimpleQueue[Said]",
-        preload: Sequence[str],
-    ) -> None:  # fmt: skip
+        self, count: int, recipe: bytes, heard: "queue.SimpleQueue[Said]", preload: Sequence[str]
+    ) -> None:
         self.crowding = max(1.0, count / cores())
         self.wanted = count
-        self._for_each = start_method(preload), recipe, places, heard
+        self._for_each = start_method(preload), recipe, heard
 
     def another(self, workers: Sequence[Worker]) -> "WorkerProcess | None":
         return WorkerProcess(*self._for_each) if len(workers) < self.wanted else None
@@ -54,10 +53,9 @@ class WorkerProcess(Worker):
         self,
         context: SpawnContext | ForkServerContext,
         recipe: bytes,
-        places: int,
         heard: "queue.SimpleQueue[Said]",
     ) -> None:
-        super().__init__(places)
+        super().__init__()
         self._heard = heard
         self._to_send: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._to_send.put(recipe)

@@ -16,9 +16,9 @@ class Worker(ABC):
 
     name: str  # by which it is spoken of
     reached = True  # whether it may be given jobs
+    places = 1  # for jobs, or as many as the pool says with each job that it gives
 
-    def __init__(self, places: int) -> None:
-        self.places = places
+    def __init__(self) -> None:
         self.jobs: dict[int, float] = {}  # index -> time.monotonic() when it began
         self.given = 0
         self.ready = False

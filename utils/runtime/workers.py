@@ -129,7 +129,7 @@ class Workers:
         self._here: Handler | None = None  # what does the jobs where there are no workers
         self._closed = False
         self._heard: queue.SimpleQueue[Said] = queue.SimpleQueue()
-        started_with = count, self._recipe, slots, self._heard
+        started_with = count, self._recipe, self._heard
         self._carrier: Carrier = (
             cluster.carrier(*started_with)
             if cluster and cluster.address and count
