@@ -24,7 +24,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from utils.runtime.errors import UserError
-from utils.runtime.worker import Said, Worker
+from utils.runtime.worker import Carrier, Said, Worker
 
 INSTALL = "pip install ray==2.60.0"  # all that is needed; ray[default] adds a dashboard
 LOOK_SECONDS = 1.0  # between two looks at which nodes are there
@@ -55,11 +55,10 @@ class Node(NamedTuple):
     processors: int
 
 
-class Nodes:
+class Nodes(Carrier):
     """The carrier of workers on the nodes: one for each of their processors, up to `count`."""
 
     patience = LOOK_SECONDS
-    crowding = 1.0
 
     def __init__(
         self, ray: Any, cluster: Cluster, count: int, recipe: bytes,

@@ -18,13 +18,11 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from utils.runtime.child import WORKER_ENVIRONMENT, work
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
-from utils.runtime.worker import Said, Worker
+from utils.runtime.worker import Carrier, Said, Worker
 
 
-class Processes:
+class Processes(Carrier):
     """The carrier of a fixed number of workers on this machine."""
-
-    patience = float("inf")
 
     def __init__(
         self, count: int, recipe: bytes, heard: "queue.SimpleQueue[Said]", preload: Sequence[str]
@@ -35,15 +33,6 @@ class Processes:
 
     def another(self, workers: Sequence[Worker]) -> "WorkerProcess | None":
         return WorkerProcess(*self._for_each) if len(workers) < self.wanted else None
-
-    def is_lost(self, worker: Worker) -> bool:
-        return False
-
-    def refuse(self, worker: Worker, why: str) -> None:
-        raise AssertionError("a process of this machine is never refused")
-
-    def described(self) -> str:
-        return ""
 
 
 class WorkerProcess(Worker):

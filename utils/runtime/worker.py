@@ -4,7 +4,7 @@ import pickle
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from utils.runtime.child import pack
 
@@ -59,21 +59,25 @@ class Worker(ABC):
         """Kill it and clear away what is left."""
 
 
-class Carrier(Protocol):
-    """Where workers come from: this machine, or a cluster."""
+class Carrier(ABC):
+    """Where workers come from: this machine, for which the defaults are, or a cluster."""
 
-    patience: float  # seconds after which it wants to be asked for another again
-    crowding: float  # workers for each processor, at least 1
+    patience = float("inf")  # seconds after which it wants to be asked for another again
+    crowding = 1.0  # workers for each processor, at least 1
     wanted: int  # workers, at present
 
+    @abstractmethod
     def another(self, workers: Sequence[Any]) -> Worker | None:
         """A new worker beside these, if one is missing and can be started."""
 
     def is_lost(self, worker: Any) -> bool:
         """Whether the machine is gone that it was on, for which no job is to blame."""
+        return False
 
     def refuse(self, worker: Any, why: str) -> None:
         """Take no more workers from where this one came from."""
+        raise AssertionError("a process of this machine is never refused")
 
     def described(self) -> str:
         """What carries the workers, for the status line; "" for this machine."""
+        return ""
