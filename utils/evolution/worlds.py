@@ -1,7 +1,10 @@
-"""Where candidates drive: on the track, or in what M dreams."""
+"""Where candidates drive: on the track, or in what M dreams.
+
+Candidates (N, 867) are for features that a world's `scale` has standardised, a mean for plain ones.
+"""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,19 +30,6 @@ class Driven(NamedTuple):
     tracks: Remembered  # and how they went, of which the worst are driven again
     laps: Sequence[Lap] = ()  # all that were really driven
     selection: Sequence[Lap] = ()  # the mean's own laps among them, if it was measured
-
-
-class World(Protocol):
-    """A place where candidates drive; they are for features that `scale` has standardised."""
-
-    workers: Workers
-    scale: FeatureScale
-
-    def drive(self, candidates: np.ndarray, groups: Groups, plan: Plan, search: Search) -> Driven:
-        """Let the candidates (N, 867) drive as the plan has it."""
-
-    def measure(self, mean: np.ndarray, plan: Plan) -> list[Lap]:
-        """The races of a mean, for plain features, on the selection tracks, if there are any."""
 
 
 class Track:
@@ -69,7 +59,7 @@ class Track:
         return Driven(points, row, known, [*driven, *selection], selection)
 
     def measure(self, mean: np.ndarray, plan: Plan) -> list[Lap]:
-        """The races of a mean, for plain features, on the selection tracks."""
+        """The races of a mean on the selection tracks."""
         (laps,) = drive(self.workers, "selection", self._selection(mean, plan.select_tracks))
         return laps
 
@@ -98,3 +88,6 @@ class Dream:
     def measure(self, mean: np.ndarray, plan: Plan) -> list[Lap]:
         """None: no real race has a say in what is best here."""
         return []
+
+
+World = Track | Dream
