@@ -281,35 +281,39 @@ def test_a_drive_shorter_than_what_m_watches_is_filmed_too(tmp_path, monkeypatch
     assert (tmp_path / "x.mp4").exists()
 
 
+def drive(frames, seed):
+    """Made-up latents of so many actions."""
+    rng = np.random.default_rng(seed)
+    mu = rng.normal(size=(frames + 1, tiny.LATENT_DIM)).astype(np.float32)
+    action, reward = rng.random((frames, 3), np.float32), np.ones(frames, np.float32)
+    return latents.Latents(mu, mu, action, reward, np.zeros(frames, bool))
+
+
 def test_a_dream_watches_first_and_then_follows_from_its_own_latents():
     _, rnn = tiny.networks()
-    rng = np.random.default_rng(0)
-    mu = rng.normal(size=(30, tiny.LATENT_DIM)).astype(np.float32)
-    action = rng.random((30, 3), np.float32)
-    imagined = replay.replay(rnn, mu, action, watched=10, temperature=0)
-    assert imagined.shape == mu.shape
-    assert np.array_equal(imagined[:10], mu[:10])
-    assert not np.allclose(imagined[10:], mu[10:])
+    real = drive(30, seed=0)
+    imagined = replay.replay(rnn, real, watched=10, temperature=0)
+    assert imagined.shape == (30, tiny.LATENT_DIM)
+    assert np.array_equal(imagined[:10], real.mu[:10])
+    assert not np.allclose(imagined[10:], real.mu[10:30])
 
-    unseen = mu.copy()
+    unseen = real.mu.copy()
     unseen[10:] = 99.0
-    assert np.array_equal(replay.replay(rnn, unseen, action, 10, 0), imagined)
+    assert np.array_equal(replay.replay(rnn, real._replace(mu=unseen), 10, 0), imagined)
 
-    other = action.copy()
+    other = real.action.copy()
     other[20] = 1 - other[20]
-    changed = replay.replay(rnn, mu, other, 10, 0)
+    changed = replay.replay(rnn, real._replace(action=other), 10, 0)
     assert np.array_equal(changed[:21], imagined[:21])  # action[20] first shows in frame 21
     assert not np.allclose(changed[21], imagined[21])
 
 
 def test_a_dream_is_the_prediction_of_m_fed_back():
     _, rnn = tiny.networks()
-    rng = np.random.default_rng(1)
-    mu = rng.normal(size=(8, tiny.LATENT_DIM)).astype(np.float32)
-    action = rng.random((8, 3), np.float32)
-    imagined = torch.from_numpy(replay.replay(rnn, mu, action, watched=4, temperature=0))
+    real = drive(8, seed=1)
+    imagined = torch.from_numpy(replay.replay(rnn, real, watched=4, temperature=0))
     # Teacher forcing on the dream itself must predict the dream.
-    prediction, _ = rnn(imagined[None, :-1], torch.from_numpy(action)[None, :-1])
+    prediction, _ = rnn(imagined[None, :-1], torch.from_numpy(real.action)[None, :-1])
     likeliest = prediction.log_pi.argmax(-1, keepdim=True)
     following = prediction.mean.gather(-1, likeliest)[0, :, :, 0]
     torch.testing.assert_close(imagined[4:], following[3:], atol=1e-5, rtol=1e-5)
@@ -332,16 +336,13 @@ def test_a_dream_holds_as_long_as_it_is_nearer_than_if_nothing_had_changed(error
 
 def test_the_film_of_a_dream_ends_where_it_no_longer_holds(tmp_path, monkeypatch, capsys):
     vae, rnn = tiny.networks()
-    rng = np.random.default_rng(0)
-    mu = rng.normal(0, 3, (301, tiny.LATENT_DIM)).astype(np.float32)
-    action, reward = rng.random((300, 3), np.float32), np.ones(300, np.float32)
-    drive = latents.Latents(mu, mu, action, reward, np.zeros(300, bool))
-    other = np.concatenate([mu[:200], mu[:100]])  # a dream that is true for 150 frames
+    real = drive(300, seed=0)
+    other = np.concatenate([real.mu[:200], real.mu[:100]])  # a dream that is true for 150 frames
     monkeypatch.setattr(replay, "replay", lambda *_: other)
     shown, drawn = [], []
     monkeypatch.setattr(replay, "write_video", lambda path, film: shown.extend(film))
     monkeypatch.setattr(replay, "replay_frame", lambda *frame: drawn.append(frame))
-    replay.replay_film(tmp_path / "x.mp4", vae, rnn, [({}, drive)], temperature=0.5)
+    replay.replay_film(tmp_path / "x.mp4", vae, rnn, [({}, real)], temperature=0.5)
     errors = [(frame[6][0], frame[6][1]) for frame in drawn[50:]]
     assert 150 < len(errors) < 250
     assert all(of_dream == 0 < of_still for of_dream, of_still in errors[:150])

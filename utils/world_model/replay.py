@@ -18,34 +18,24 @@ from utils.pictures.film import replay_frame
 from utils.pictures.video import write_video
 from utils.simulator.envs import FPS
 from utils.world_model.foresight import dream_on
-from utils.world_model.latents import Encoded
+from utils.world_model.latents import Encoded, Latents
+from utils.world_model.starts import start_at, warm_up
 
 WATCHED = 50  # frames of the real drive that M sees: the first second
 DREAMED = 450  # most frames that it goes on alone
 SECOND = 50  # frames
 
 
-@torch.inference_mode()
-def replay(
-    rnn: MDNRNN, mu: np.ndarray, action: np.ndarray, watched: int, temperature: float
-) -> np.ndarray:
-    """Latents of the drive as M imagines them, (T, Z).
+def replay(rnn: MDNRNN, drive: Latents, watched: int, temperature: float) -> np.ndarray:
+    """Latents of the drive of T actions as M imagines them, (T, Z).
 
     Args:
-        mu: (>= T, Z) what V saw; action: (T, 3) what was done in the real drive.
-        watched: frames, at most T, after which M sees only its own dream.
+        watched: frames, at most T or `starts.FRAMES` + 1, after which M sees only its own dream.
     """
-    world, seen, actions = (
-        DreamWorld(rnn, temperature),
-        torch.from_numpy(mu),
-        torch.from_numpy(action),
-    )
-    h, c = world.fresh(1)
-    for t in range(watched - 1):
-        h, c = world.remember(seen[t : t + 1], actions[t : t + 1], h, c)
-    last, rest = seen[watched - 1 : watched], actions[None, watched - 1 : -1]
-    dreamt = dream_on(world, last, h, c, rest, np.random.default_rng(0))
-    return np.concatenate([mu[:watched], dreamt[0].numpy()])
+    world, actions = DreamWorld(rnn, temperature), torch.from_numpy(drive.action)
+    begun = warm_up(world, start_at(drive, watched - 1))
+    dreamt = dream_on(world, *begun, actions[None, watched - 1 : -1], np.random.default_rng(0))
+    return np.concatenate([drive.mu[:watched], dreamt[0].numpy()])
 
 
 def holds_for(errors: np.ndarray, still: np.ndarray) -> int:
@@ -73,10 +63,10 @@ def replay_film(
         Whether the film was made.
     """
     _, best = max(episodes, key=lambda e: (e[0].get("driver") == "autopilot", e[1].reward.sum()))
-    frames = min(len(best.action), WATCHED + DREAMED)
-    mu, action = best.mu[: frames + 1], best.action[:frames]
-    imagined = replay(rnn, mu, action, min(WATCHED, frames), temperature)
-    real, dreamt = decoded(vae, mu[:frames]), decoded(vae, imagined)
+    drive = Latents(*(array[: WATCHED + DREAMED] for array in best))
+    action, frames = drive.action, len(drive.action)
+    imagined = replay(rnn, drive, min(WATCHED, frames), temperature)
+    real, dreamt = decoded(vae, drive.mu[:frames]), decoded(vae, imagined)
     last = real[WATCHED - 1 : WATCHED]  # empty where the drive is that short
     errors, still = _error(dreamt[WATCHED:], real[WATCHED:]), _error(last, real[WATCHED:])
     holds = holds_for(errors, still)
