@@ -52,7 +52,7 @@ from utils.storage.outputs import prepare
 from utils.world_model.collection import (
     COLUMNS,
     MOST_EPISODES,
-    Collector,
+    collect,
     drive_by_keyboard,
     is_collected,
     plan,
@@ -140,7 +140,7 @@ def record_others(s: SimpleNamespace) -> None:
     )  # fmt: skip
     missing = not_collected(planned)
     workers, nodes = min(s.WORKERS, len(missing)), cluster(s.CLUSTER, s.ROLLOUTS)
-    drive(Workers(workers, OneAtATime, {"function": Collector()}, cluster=nodes), missing)
+    drive(Workers(workers, OneAtATime, {"function": collect}, cluster=nodes), missing)
 
 
 def record_agent(s: SimpleNamespace) -> None:

@@ -20,14 +20,13 @@ from benchmark.measuring import (
     take_turns,
 )
 from utils.simulator.envs import FAST_ID, FRAME_SIZE, STOCK_ID, make_env
-from utils.world_model.collection import Collector, plan
+from utils.world_model.collection import collect, plan
 from utils.world_model.episodes import load_rollout
 
 
 def record_races(folder: Path, effort: Effort) -> list[Path]:
     """Some laps of the autopilot: the actions to replay, the frames to learn from."""
     races = plan(str(folder), FAST_ID, {"autopilot": effort.episodes}, {})
-    collect = Collector()
     for race in races:
         collect(race)
     return [Path(race.path) for race in races]

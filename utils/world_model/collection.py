@@ -1,5 +1,6 @@
 """Stage 01's work: which episodes to collect, and how one is driven and recorded."""
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -84,22 +85,17 @@ def is_collected(assignment: Assignment) -> bool:
     return wanted.items() <= found.items()
 
 
-class Collector:
-    """Drives and saves episodes, all in one environment: making one costs more than a reset."""
+_the_env = functools.cache(make_env)  # making one costs more than a reset
 
-    def __init__(self) -> None:
-        self._envs: dict[str, Any] = {}
 
-    def __call__(self, assignment: Assignment) -> dict[str, float]:
-        """Drive and save one episode; returns a row for the log."""
-        if assignment.env_id not in self._envs:
-            self._envs[assignment.env_id] = make_env(assignment.env_id)
-        env = self._envs[assignment.env_id]
-        obs, _ = env.reset(seed=assignment.seed)
-        rng = seeds.stream(assignment.seed, seeds.Draw.DRIVER)
-        driver = DRIVERS[assignment.driver](env, rng, **assignment.settings)
-        episode, road = record(env, driver, obs), road_of(env)
-        return save(assignment, episode, road.tiles, road.total_tiles)
+def collect(assignment: Assignment) -> dict[str, float]:
+    """Drive and save one episode; returns a row for the log."""
+    env = _the_env(assignment.env_id)
+    obs, _ = env.reset(seed=assignment.seed)
+    rng = seeds.stream(assignment.seed, seeds.Draw.DRIVER)
+    driver = DRIVERS[assignment.driver](env, rng, **assignment.settings)
+    episode, road = record(env, driver, obs), road_of(env)
+    return save(assignment, episode, road.tiles, road.total_tiles)
 
 
 def drive_by_keyboard(
