@@ -55,12 +55,9 @@ def plan(
 
 def header(assignment: Assignment) -> dict[str, Any]:
     """What the episode's file says about how it was made."""
-    return {
-        "driver": assignment.driver,
-        "seed": assignment.seed,
-        "settings": assignment.settings,
-        "env_id": assignment.env_id,
-    }
+    told = assignment._asdict()
+    del told["path"], told["parameters"]
+    return told
 
 
 def is_collected(assignment: Assignment) -> bool:
