@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,13 +180,8 @@ class Search:
 
     def since(self, *names: str) -> int:
         """The number of the first plan since which all of these settings are what they are now."""
-        return max(
-            (
-                number for number, (before, after) in enumerate(pairwise(self.plans), 1)
-                if any(before.get(name) != after.get(name) for name in names)
-            ),
-            default=0,
-        )  # fmt: skip
+        values = [[plan.get(name) for name in names] for plan in self.plans]
+        return next(i for i in range(len(values)) if all(v == values[-1] for v in values[i:]))
 
     def scheduled(self, plan: Plan) -> Plan:
         """This plan as the history has it now."""
