@@ -12,7 +12,6 @@ Stopped, it goes on from the last finished epoch when run again.
 
 from utils.runtime.start import run
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +83,6 @@ def main(argv: list[str] | None = None) -> None:
     steps = max(1, count_frames(train) // s.BATCH)
 
     for epoch in training.epochs(s.SEED):
-        start = time.monotonic()
         rng = np.random.default_rng((s.SEED, epoch))
         batches = batches_of_frames(train, s.BATCH, s.POOL, rng, s.WORKERS)
         bar = tqdm(batches, f"epoch {epoch + 1}/{s.EPOCHS}", total=steps, unit="batch")
@@ -102,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
                 bar.set_postfix({name: f"{v:.3g}" for name, v in training.average().items()})
         batches = batches_of_frames(validation, s.BATCH, 4, np.random.default_rng(0), workers=0)
         found = averages(_loss(vae, frames, s.KL_TOLERANCE) for frames in batches)
-        training.end_epoch(found, time.monotonic() - start)
+        training.end_epoch(found)
 
     save_network(target, "V", vae, made_from, frames_picture)
     _picture(vae, validation, frames_picture)

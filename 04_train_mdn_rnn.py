@@ -17,7 +17,6 @@ Stopped, it goes on from the last finished epoch when run again.
 
 from utils.runtime.start import run
 
-import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -199,7 +198,6 @@ def fit(
     optimizer = training.optimizer
     bar = tqdm(training.epochs(s.SEED), "M", total=training.left, unit="epoch")
     for epoch in bar:
-        start = time.monotonic()
         groups = batches(train, s.BATCH, np.random.default_rng((s.SEED, epoch)))
         for i, group in enumerate(groups):
             for loss, parts in _losses(rnn, group, length, s.NOISE):
@@ -217,7 +215,7 @@ def fit(
             for losses in _losses(rnn, group, length, s.NOISE)
         )
         bar.set_postfix({name: f"{value:.3f}" for name, value in found.items()})
-        training.end_epoch(found, time.monotonic() - start)
+        training.end_epoch(found)
 
 
 def _losses(

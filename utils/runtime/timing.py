@@ -8,22 +8,15 @@ from utils.runtime.workers import Workers
 
 
 class Clock:
-    """Time since the start, and the time that is left at the present speed."""
+    """Tells how long something still takes of which so much is done already."""
 
-    def __init__(self, done: float, total: float) -> None:
-        self._start = time.monotonic()
-        self._first = done
-        self._total = total
+    def __init__(self, done: int, total: int) -> None:
+        self._start, self._first, self._total = time.monotonic(), done, total
 
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._start
-
-    def left(self, done: float) -> str:
-        """Time until `done` reaches the total, as HH:MM:SS."""
-        speed = (done - self._first) / max(self.seconds, 1e-9)
-        return tqdm.format_interval((self._total - done) / speed) if speed > 0 else "?"
+    def left(self, done: int) -> str:
+        """Time to the end at the speed until now, as HH:MM:SS; more is `done` than at first."""
+        seconds_each = (time.monotonic() - self._start) / (done - self._first)
+        return tqdm.format_interval((self._total - done) * seconds_each)
 
 
 class Meter:

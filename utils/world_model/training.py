@@ -3,6 +3,7 @@
 import ctypes
 import math
 import platform
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -108,7 +109,7 @@ class Training:
             epoch = len(self.history)
             torch.manual_seed(seed * 100_003 + epoch)
             self._sums: dict[str, float] = defaultdict(float)
-            self._steps = 0
+            self._steps, self._start = 0, time.monotonic()
             yield epoch
 
     @property
@@ -135,13 +136,13 @@ class Training:
         """Means over the epoch so far."""
         return {name: total / max(1, self._steps) for name, total in self._sums.items()}
 
-    def end_epoch(self, validation: dict[str, float], seconds: float) -> None:
+    def end_epoch(self, validation: dict[str, float]) -> None:
         """Save, so that the training can be resumed from here; then log and draw."""
         if not self._steps:
             raise UserError(f"all episodes do not fill one batch; lower BATCH, or {COLLECT}.")
         row = {"epoch": len(self.history) + 1, **self.average()}
         row |= {f"val_{name}": value for name, value in validation.items()}
-        self.history.append({**row, "seconds": seconds})
+        self.history.append({**row, "seconds": time.monotonic() - self._start})
         tensors = {f"weight/{k}": v for k, v in self.network.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam/{index}/{k}": v for k, v in state.items()}
@@ -177,15 +178,15 @@ class Training:
         self._publish()  # the log may have been lost since
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        if type(saved["epoch"]) is not int or not self._before < saved["epoch"] <= self._epochs:
+        count, rows = saved["epoch"], saved["history"]
+        if type(count) is not int or not self._before < count <= self._epochs:
             raise ValueError("no such epoch")
-        history = [{k: float(v) for k, v in row.items()} for row in saved["history"]]
-        for epoch, row in enumerate(history, 1):
-            if row["epoch"] != epoch:
-                raise ValueError("epochs without a row")
-            row["epoch"] = epoch
-        if len(history) != saved["epoch"]:
+        if [row["epoch"] for row in rows] != list(range(1, count + 1)):
             raise ValueError("epochs without a row")
+        history = [
+            {name: float(value) for name, value in row.items()} | {"epoch": epoch}
+            for epoch, row in enumerate(rows, 1)
+        ]
         weights: dict[str, Tensor] = {}
         adam: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for name, tensor in saved["weights"].items():
