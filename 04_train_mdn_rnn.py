@@ -44,7 +44,7 @@ from utils.storage.outputs import prepare
 from utils.storage.remedies import COLLECT
 from utils.world_model.chunks import batches, chunks, measure_features, rehearsal
 from utils.world_model.episodes import episodes
-from utils.world_model.latents import Latents, load_all, load_images, load_some
+from utils.world_model.latents import Latents, load_all, load_image, load_some
 from utils.world_model.replay import replay_film
 from utils.world_model.starts import keep_starts, starts_path
 from utils.world_model.training import (
@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     optimizer = torch.optim.Adam(rnn.parameters(), s.LEARNING_RATE, fused=True)
     training = Training(rnn, optimizer, target, made_from, s.EPOCHS, title="M: what comes next")
 
-    train = [*train, *load_images(paths, vae_header)]
+    train = [*train, *(load_image(path, vae_header) for path in paths)]
     fit(rnn, training, train, validation, s, s.LEARNING_RATE, s.LENGTH)
     torch.manual_seed(s.SEED)
     measure_features(rnn, measured, s.NOISE)
@@ -164,7 +164,7 @@ def go_on(s: SimpleNamespace) -> None:
     paths, kept_out = rehearsal(rng, others, s.OLD, own, known, s.EARLIER)
     vae = networks.vae_header
     (train, mark), (validation, _) = (load_some(some, vae) for some in (paths, kept_out))
-    train += load_images(paths, vae)
+    train += [load_image(path, vae) for path in paths]
     constants = (
         "NOISE", "BATCH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_LENGTH", "OWN_RATE"
     )  # fmt: skip

@@ -42,7 +42,10 @@ def errors(
     long = [drive for drive in drives if len(drive.action) >= least]
     if not long:
         raise UserError(f"of the drives unknown to M none has {least} frames; {COLLECT} for more.")
-    places = [(d, t) for d in long for t in _spread(FRAMES, len(d.action) - AHEAD[-1])]
+    places = [
+        (drive, t) for drive in long
+        for t in np.linspace(FRAMES, len(drive.action) - AHEAD[-1], MOMENTS).astype(int).tolist()
+    ]  # fmt: skip
     starts = together([start_at(drive, t) for drive, t in places])
     actions = torch.from_numpy(np.stack([drive.action[t:][: AHEAD[-1]] for drive, t in places]))
     seen = torch.from_numpy(starts.mu)
@@ -108,10 +111,6 @@ def mean_and_error(values: np.ndarray) -> Figure:
     """Of independent values (N,): their mean and its standard error, None for a single one."""
     error = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else None
     return {"mean": float(values.mean()), "standard_error": error}
-
-
-def _spread(first: int, last: int) -> list[int]:
-    return np.linspace(first, last, MOMENTS).astype(int).tolist()
 
 
 def _by_drive(squares: Tensor, drives: int) -> Figure:

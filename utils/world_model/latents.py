@@ -61,11 +61,16 @@ def made_from(job: Encoding, rollout_fingerprint: str) -> dict[str, Any]:
 
 
 def encode(job: Encoding, vae: VAE) -> int:
-    """Encode one episode and save mu and logvar beside what M needs; returns its frames."""
+    """Encode one episode and save mu and logvar beside what M needs; returns its frames.
+
+    V encodes them ROWS at a time, as it does at the wheel.
+    """
     header, episode = load_rollout(Path(job.rollout))
     if job.mirrored:
         episode = mirrored(episode)
-    mu, logvar = encode_frames(Encoder(vae), episode.obs)
+    encoder = Encoder(vae)
+    pairs = [encoder.encode(frames) for frames in torch.from_numpy(episode.obs).split(ROWS)]
+    mu, logvar = (torch.cat(parts).numpy() for parts in zip(*pairs, strict=True))
     latents = Latents(mu, logvar, episode.action, episode.reward, episode.terminated)
     save_arrays(
         job.latents, "latents", latents._asdict(),
@@ -73,15 +78,6 @@ def encode(job: Encoding, vae: VAE) -> int:
         driver=header.get("driver"), seed=header.get("seed"),
     )  # fmt: skip
     return len(mu)
-
-
-def encode_frames(encoder: Encoder, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """frames (N, 64, 64, 3) uint8 -> mu, logvar (N, Z) float32, as a car that sees them would."""
-    pairs = [
-        encoder.encode(torch.from_numpy(frames[i : i + ROWS])) for i in range(0, len(frames), ROWS)
-    ]
-    mu, logvar = (torch.cat(parts).numpy() for parts in zip(*pairs, strict=True))
-    return mu, logvar
 
 
 def is_encoded(job: Encoding) -> bool:
@@ -120,11 +116,6 @@ def load_of(path: Path, vae: dict[str, Any]) -> Encoded:
     if header["made_from"]["vae"] != vae["fingerprint"] or latents.mu.shape[1] != width:
         raise UserError(f"{path} was encoded by another V; {_encode(path, vae)}.")
     return header, latents
-
-
-def load_images(paths: Sequence[Path], vae: dict[str, Any]) -> list[Latents]:
-    """The mirror images of the episodes with these latents."""
-    return [load_image(path, vae) for path in paths]
 
 
 def load_image(path: Path, vae: dict[str, Any]) -> Latents:
