@@ -39,8 +39,7 @@ class Recorder:
     """An episode under way, in frames or in what V makes of them."""
 
     def __init__(self) -> None:
-        self._frames: list[tuple[np.ndarray, np.ndarray, float, bool]] = []
-        self._by_agent: list[bool] = []
+        self._frames: list[tuple] = []  # as noted
 
     def note(
         self, frame: np.ndarray, action: np.ndarray, reward: float, ended: bool,
@@ -51,19 +50,17 @@ class Recorder:
         Args:
             by_agent: who did it, where that may change from frame to frame.
         """
-        self._frames.append((frame, action.copy(), reward, ended))
-        if by_agent is not None:
-            self._by_agent.append(by_agent)
+        self._frames.append((frame, action.copy(), reward, ended, by_agent))
 
     def episode(self, last: np.ndarray) -> Episode:
         """The whole of it, up to the frame that was seen last."""
-        frames, actions, rewards, ends = ([row[i] for row in self._frames] for i in range(4))
+        frames, actions, rewards, ends, who = ([row[i] for row in self._frames] for i in range(5))
         return Episode(
             np.stack([*frames, last]),
             np.array(actions, np.float32).reshape(-1, 3),
             np.array(rewards, np.float32),
             np.array(ends, bool),
-            np.array(self._by_agent, bool) if self._by_agent else None,
+            None if None in who else np.array(who, bool),
         )
 
 
