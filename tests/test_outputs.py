@@ -41,7 +41,7 @@ def save_of_each_kind(folder):
     (folder / "h.png").write_bytes(b"\x89PNG\r\n" + bytes(50))
     (folder / "i.mp4").write_bytes(bytes(4) + b"ftypisom" + bytes(50))
     (folder / "j.gif").write_bytes(b"GIF89a" + bytes(50))
-    (folder / "k.html").write_bytes(outputs.PAGE_MARK + b"\n<html>")
+    (folder / "k.html").write_bytes(outputs.MARKS[".html"][2] + b"\n<html>")
     kinds = ["rollout", "latents", "V", "C", "report", "log by epoch", "log by seed", "picture",
              "film", "moving picture", "page"]  # fmt: skip
     return dict(zip(sorted(path.name for path in folder.iterdir()), kinds, strict=True))

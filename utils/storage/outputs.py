@@ -13,7 +13,12 @@ from utils.storage.artifacts import read_header
 from utils.storage.files import files, sweep
 from utils.storage.provenance import commit
 
-PAGE_MARK = b"<!doctype html><!-- a dream by 06_evaluate.py -->"  # with which our pages begin
+MARKS = {  # by suffix: what a file is that has these bytes from this place on
+    ".png": ("picture", 0, b"\x89PNG"),
+    ".gif": ("moving picture", 0, b"GIF8"),
+    ".mp4": ("film", 4, b"ftyp"),
+    ".html": ("page", 0, b"<!doctype html><!-- a dream by 06_evaluate.py -->"),
+}
 
 
 def prepare(outputs: Mapping[Path, str]) -> None:
@@ -72,14 +77,9 @@ def kind_of(path: Path) -> str:
         return ""
     if path.suffix == ".csv":
         return "log by " + start.split(b",")[0].decode("ascii", "replace")
-    if path.suffix == ".png":
-        return "picture" if start.startswith(b"\x89PNG") else "foreign"
-    if path.suffix == ".gif":
-        return "moving picture" if start.startswith(b"GIF8") else "foreign"
-    if path.suffix == ".mp4":
-        return "film" if start[4:8] == b"ftyp" else "foreign"
-    if path.suffix == ".html":
-        return "page" if start.startswith(PAGE_MARK) else "foreign"
+    if path.suffix in MARKS:
+        kind, place, mark = MARKS[path.suffix]
+        return kind if start.startswith(mark, place) else "foreign"
     try:
         if path.suffix == ".json":
             return str(json.loads(path.read_text(encoding="utf-8"))["kind"])
