@@ -171,8 +171,7 @@ def _made_from(s, agent: TrainedAgent | None) -> dict[str, Any]:
     made_from = {"env_id": s.ENV_ID, "driver": s.DRIVER}
     if agent:
         made_from |= {**agent.origin, "look_every": s.LOOK_EVERY, "blind": s.BLIND}
-    elif s.DRIVER == "autopilot":
-        made_from |= _autopilot(s)
+    made_from |= _of_driver(s)
     if s.ENV_ID == DREAM_ID:
         networks = load_networks(s.CHECKPOINTS)
         _, dreaming = load_dreaming(s.CHECKPOINTS, networks)
@@ -183,8 +182,9 @@ def _made_from(s, agent: TrainedAgent | None) -> dict[str, Any]:
     return made_from
 
 
-def _autopilot(s) -> dict[str, float]:
-    return {"line_offset": s.LINE_OFFSET, "grip": s.GRIP}
+def _of_driver(s) -> dict[str, float]:
+    """The settings of a driver that has any."""
+    return {"line_offset": s.LINE_OFFSET, "grip": s.GRIP} if s.DRIVER == "autopilot" else {}
 
 
 def _options(s) -> dict[str, Any]:
@@ -199,8 +199,7 @@ def _options(s) -> dict[str, Any]:
 def _workers(s, agent: TrainedAgent | None) -> Workers:
     workers, nodes = min(s.WORKERS, s.EPISODES), cluster(s.CLUSTER)
     if agent is None:
-        settings = _autopilot(s) if s.DRIVER == "autopilot" else {}
-        driver = DriverRaces(s.DRIVER, settings, s.ENV_ID, **_options(s))
+        driver = DriverRaces(s.DRIVER, _of_driver(s), s.ENV_ID, **_options(s))
         return Workers(workers, OneAtATime, {"function": driver}, cluster=nodes)
     return racing_workers(workers, s.ENV_ID, agent.vae, agent.rnn, nodes, **_options(s))
 

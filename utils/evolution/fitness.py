@@ -19,7 +19,8 @@ Groups = Sequence[Sequence[int]] | np.ndarray  # of candidates that drove the sa
 class Fitness(NamedTuple):
     """One way to decide between candidates."""
 
-    worth: Callable[[Lap, float], float]  # of a race, in points, at this price of grass
+    # of a race, in points, at this price of a wheel off the road for a frame
+    worth: Callable[[Lap, float], float]
     # points (N, races) -> fitness (N,); a duel on one track is won by so many points at most
     compare: Callable[[np.ndarray, Groups, float], np.ndarray]
     paired: bool  # each group is a candidate and its mirror image, and has tracks of its own
@@ -30,9 +31,7 @@ def score(lap: Lap, grass_cost: float) -> float:
     return lap.score
 
 
-def mean_points(
-    points: np.ndarray, groups: Groups = (), most_difference: float = np.inf
-) -> np.ndarray:
+def mean_points(points: np.ndarray, groups: Groups, most_difference: float) -> np.ndarray:
     """points (N, races) -> (N,), comparable where all candidates drove the same."""
     return points.mean(1)
 
@@ -44,9 +43,6 @@ def until_the_last_tile(lap: Lap, grass_cost: float) -> float:
     wreck hundreds, and which candidate that happens to is chance. So a race counts up to its last
     new tile, not the idle frames after it; wheels on the grass cost points, since that is how tiles
     are missed and cars lost.
-
-    Args:
-        grass_cost: points a wheel and frame off the road.
     """
     visited = 1000 * lap.tiles / lap.total_tiles
     return visited - FRAME_COST * lap.progress_frames - grass_cost * lap.grass
@@ -57,9 +53,6 @@ def to_the_end(lap: Lap, grass_cost: float) -> float:
 
     A missed tile costs 40 points, as it does in the end, where it costs 3 up to the last new tile:
     for drivers that complete all laps but a few of a hundred, and that would rather cut a bend.
-
-    Args:
-        grass_cost: points a wheel and frame off the road.
     """
     return lap.score - grass_cost * lap.grass
 

@@ -139,13 +139,13 @@ USUAL = {
     "rollouts": "data/rollouts", "latents": "data/latents",
     "own_rollouts": "data/dream/rollouts", "own_latents": "data/dream/latents",
     "checkpoints": "checkpoints", "controller": "controller", "imitation": "data/imitation",
+    "name": "controller",
 }  # fmt: skip
 
 
 def stage_command(stage: str, **flags: str | Path) -> str:
     """How to run a stage, with those of the flags that are not as usual."""
-    usual = USUAL | {"name": "latest" if stage == "06_evaluate" else "controller"}
-    unusual = {name: str(value) for name, value in flags.items() if usual.get(name) != str(value)}
+    unusual = {name: str(value) for name, value in flags.items() if USUAL.get(name) != str(value)}
     said = (f"{_flag(name)} {shlex.quote(value)}" for name, value in unusual.items())
     return " ".join([f"python {stage}.py", *said])
 
