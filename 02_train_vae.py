@@ -23,7 +23,7 @@ from models.inference import arithmetic
 from models.vae import VAE, to_frames
 from utils.pictures.plots import reconstructions
 from utils.runtime import command_line as flag
-from utils.runtime.command_line import settings, stage_command
+from utils.runtime.command_line import chosen, settings, stage_command
 from utils.runtime.cores import cores
 from utils.storage.networks import save_network, vae_path
 from utils.storage.outputs import prepare
@@ -66,10 +66,10 @@ def main(argv: list[str] | None = None) -> None:
     frames_picture = target.with_name("vae_frames.png")
     prepare({**files_of(target, "V"), frames_picture: "picture"})
     paths, fingerprint = rollouts(s.ROLLOUTS)
-    constants = (
-        "LATENT_DIM", "EPOCHS", "BATCH", "LEARNING_RATE", "KL_TOLERANCE", "KL_RAMP", "POOL", "SEED"
+    made_from = {"rollouts": fingerprint} | chosen(
+        s, "LATENT_DIM", "EPOCHS", "BATCH", "LEARNING_RATE", "KL_TOLERANCE", "KL_RAMP", "POOL",
+        "SEED",
     )  # fmt: skip
-    made_from = {"rollouts": fingerprint, **{name: getattr(s, name) for name in constants}}
     if is_trained(target, "V", made_from):
         print(f"{target} is trained from these rollouts already; delete it to train again")
         return

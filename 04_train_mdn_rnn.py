@@ -28,7 +28,7 @@ from tqdm import tqdm
 from models.mdn_rnn import MDNRNN
 from models.vae import sample
 from utils.runtime import command_line as flag
-from utils.runtime.command_line import settings, stage_command
+from utils.runtime.command_line import chosen, settings, stage_command
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.simulator.envs import HOTTEST
@@ -103,14 +103,10 @@ def main(argv: list[str] | None = None) -> None:
     prepare({**files_of(target, "M"), film: "film", starts: "starts"})
     vae, vae_header = load_vae(s.CHECKPOINTS)
     encoded, fingerprint = load_all(s.LATENTS, vae_header, s.ROLLOUTS, s.WORKERS)
-    constants = (
-        "HIDDEN", "MIXTURES", "EPOCHS", "NOISE", "BATCH", "LENGTH", "LEARNING_RATE", "CLIP", "SEED"
+    made_from = {"vae": vae_header["fingerprint"], "latents": fingerprint} | chosen(
+        s, "HIDDEN", "MIXTURES", "EPOCHS", "NOISE", "BATCH", "LENGTH", "LEARNING_RATE", "CLIP",
+        "SEED",
     )  # fmt: skip
-    made_from = {
-        "vae": vae_header["fingerprint"],
-        "latents": fingerprint,
-        **{name: getattr(s, name) for name in constants},
-    }
     film_is_due = not s.EPOCHS and not film.exists()  # no state between epochs says so
     if is_trained(target, "M", made_from) and not film_is_due:
         keep_starts(starts, encoded[::20], vae_header, s.SEED)
@@ -165,16 +161,11 @@ def go_on(s: SimpleNamespace) -> None:
     vae = networks.vae_header
     (train, mark), (validation, _) = (load_some(some, vae) for some in (paths, kept_out))
     train += [load_image(path, vae) for path in paths]
-    constants = (
-        "NOISE", "BATCH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_LENGTH", "OWN_RATE"
+    origin = {"former": former["fingerprint"], "drives": s.DRIVES, "latents": mark}
+    made_from = networks.fingerprints | origin | chosen(
+        s, "NOISE", "BATCH", "CLIP", "SEED", "OLD", "EARLIER", "OWN_EPOCHS", "OWN_LENGTH",
+        "OWN_RATE",
     )  # fmt: skip
-    made_from = {
-        **networks.fingerprints,
-        "former": former["fingerprint"],
-        "drives": s.DRIVES,
-        "latents": mark,
-        **{name: getattr(s, name) for name in constants},
-    }
     rnn.train().requires_grad_(True)
     optimizer = torch.optim.Adam(rnn.parameters(), s.OWN_RATE, fused=True)
     training = Training(

@@ -50,7 +50,7 @@ from utils.evolution.worlds import Dream, Track, World
 from utils.racing.agent import racing_workers
 from utils.racing.agreement import cluster
 from utils.runtime import command_line as flag
-from utils.runtime.command_line import settings, stage_command
+from utils.runtime.command_line import chosen, settings, stage_command
 from utils.runtime.cores import cores
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock, Meter
@@ -122,9 +122,9 @@ def main(argv: list[str] | None = None) -> None:
     if search:  # what it was run with stands in for the constants
         s = _settings(globals() | search.settings, argv)
     plan = Plan.of(s)
-    made_from = networks.fingerprints | {name: getattr(s, name) for name in FIXED}
+    made_from = networks.fingerprints | chosen(s, *FIXED)
     if s.START == "imitation":
-        made_from |= {name: getattr(s, name) for name in FIXED_BY_IMITATION}
+        made_from |= chosen(s, *FIXED_BY_IMITATION)
     if search:
         print(search.follow(plan, made_from, globals(), files))
         if search.evolution.generation >= s.GENERATIONS:

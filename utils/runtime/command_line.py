@@ -130,6 +130,11 @@ def settings(script: dict[str, Any], argv: list[str] | None, **checks: Check) ->
     return found
 
 
+def chosen(s: SimpleNamespace, *names: str) -> dict[str, Any]:
+    """Those of the settings that have these names."""
+    return {name: getattr(s, name) for name in names}
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists every flag.")
