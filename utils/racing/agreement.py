@@ -28,13 +28,15 @@ SETTINGS = (  # environment variables of the arithmetic, ours and the libraries'
 TRIAL_FRAMES = 40
 
 
-def cluster(address: str, shared: str = "") -> Cluster:
-    """The cluster at that address, of the machines that agree with this one; "" is none.
+def cluster(address: str, shared: str = "") -> Cluster | None:
+    """The cluster at that address, of the machines that agree with this one; None for "".
 
     Args:
         shared: a folder that all machines must have in common, since workers write into it.
     """
-    return Cluster(address, partial(facts, _mark(shared) if address and shared else ""), SETTINGS)
+    if not address:
+        return None
+    return Cluster(address, partial(facts, _mark(shared) if shared else ""), SETTINGS)
 
 
 def _mark(folder: str) -> str:

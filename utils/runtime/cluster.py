@@ -38,7 +38,7 @@ Facts = dict[str, Any]
 class Cluster(NamedTuple):
     """Which cluster, and what its nodes have to have in common with this machine."""
 
-    address: str  # "" for none, "auto" for $RAY_ADDRESS or the one on this machine, or HOST:PORT
+    address: str  # "auto" for $RAY_ADDRESS or the one on this machine, or HOST:PORT
     facts: Callable[[], Facts]  # compared by name; importable
     pass_on: Sequence[str] = ()  # environment variables that hold there as they do here
 

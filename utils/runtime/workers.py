@@ -132,7 +132,7 @@ class Workers:
         started_with = count, self._recipe, self._heard
         self._carrier: Carrier = (
             cluster.carrier(*started_with)
-            if cluster and cluster.address and count
+            if cluster and count
             else Processes(*started_with, (*ALWAYS_PRELOADED, *_modules(handler, setup)))
         )
         self._job_seconds = job_seconds * self._carrier.crowding
