@@ -181,7 +181,6 @@ def measure(search: Search, plan: Plan, world: World, files: Files) -> None:
 
 
 def track_world(s: SimpleNamespace, networks: Networks) -> World:
-    """The simulator."""
     vae, rnn, nodes = networks.vae, networks.rnn, cluster(s.CLUSTER)
     return Track(
         racing_workers(s.WORKERS, s.ENV_ID, vae, rnn, nodes), FeatureScale.of(rnn, s.FEATURES)

@@ -46,7 +46,6 @@ class RecordedRaces:
         self._recorded: dict[int, tuple[Assignment, Recorder]] = {}
 
     def start(self, job_id: int, assignment: Assignment) -> None:
-        """Begin a race."""
         assert assignment.parameters is not None
         self._races.start(job_id, Race(assignment.seed, assignment.parameters, PATIENCE))
         self._recorded[job_id] = assignment, Recorder()

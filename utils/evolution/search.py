@@ -34,7 +34,6 @@ class Files(NamedTuple):
 
     @classmethod
     def of(cls, checkpoints: str, name: str) -> "Files":
-        """The files of the search of that name."""
         c = controller_path(checkpoints, name)
         return cls(c.with_name(f"{name}_evolution.npz"), c, *map(c.with_suffix, (".csv", ".png")))
 
@@ -273,7 +272,6 @@ def load_search(checkpoints: str, name: str, networks: Networks) -> Search:
 
 
 def found_at(generation: int) -> dict[str, Any]:
-    """Where a C was found."""
     return {"generation": generation, "provenance": provenance()}
 
 

@@ -50,7 +50,6 @@ class RealDrives:
         self._recorders: dict[int, Recorder] = {}
 
     def start(self, job_id: int, race: Race) -> None:
-        """Begin a race."""
         self._races.start(job_id, race)
         self._recorders[job_id] = Recorder()
 

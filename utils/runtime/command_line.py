@@ -131,7 +131,6 @@ def settings(script: dict[str, Any], argv: list[str] | None, **checks: Check) ->
 
 
 def chosen(s: SimpleNamespace, *names: str) -> dict[str, Any]:
-    """Those of the settings that have these names."""
     return {name: getattr(s, name) for name in names}
 
 

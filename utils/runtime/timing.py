@@ -29,7 +29,6 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Wall time since the start."""
         return time.monotonic() - self._start
 
     @property
@@ -39,7 +38,6 @@ class Meter:
 
     @property
     def core_hours(self) -> float:
-        """The processor time in hours of one core."""
         return self.processor_seconds / 3600
 
     def _processor_seconds(self) -> float:

@@ -172,7 +172,6 @@ def if_sound(path: Path, load: Callable[[Path], Loaded], otherwise: str) -> Load
 
 
 def save_json(path: str | Path, contents: Mapping[str, Any]) -> None:
-    """Write a report."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 

@@ -22,12 +22,10 @@ FORGET = "delete it: M itself dreams then, until stage 04 makes another (--drive
 
 
 def vae_path(checkpoints: str) -> Path:
-    """Where V is kept."""
     return Path(checkpoints) / "vae.pt"
 
 
 def rnn_path(checkpoints: str) -> Path:
-    """Where M is kept."""
     return Path(checkpoints) / "mdn_rnn.pt"
 
 
@@ -88,7 +86,6 @@ class Networks:
 
 
 def load_networks(checkpoints: str) -> Networks:
-    """V and M."""
     vae, vae_header = load_vae(checkpoints)
     rnn, rnn_header = load_rnn(checkpoints, vae_header["fingerprint"])
     return Networks(vae, rnn, vae_header, rnn_header)

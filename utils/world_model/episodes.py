@@ -31,7 +31,6 @@ class Episode(NamedTuple):
     by_agent: np.ndarray | None = None  # (T,) bool: who drove, where that is not always the same
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Those that there are, by name."""
         return {name: array for name, array in self._asdict().items() if array is not None}
 
 

@@ -32,7 +32,6 @@ class Starts(NamedTuple):
     seen: np.ndarray  # (N,) int64, how many of FRAMES there are; before them are zeros
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Starts":
-        """The moments at these indices."""
         return Starts(*(array[indices] for array in self))
 
 

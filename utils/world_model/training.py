@@ -114,7 +114,6 @@ class Training:
 
     @property
     def left(self) -> int:
-        """Epochs still to do."""
         return self._epochs - len(self.history)
 
     def progress(self, share: float) -> float:
