@@ -125,7 +125,7 @@ def test_a_drive_is_what_the_agent_saw_and_did():
     found, saw = {}, []
     while len(found) < 2:
         found |= dict(handler.advance())
-        saw.append(handler._races.agent.features[0, :Z].copy())
+        saw.append(handler.agent.features[0, :Z].copy())
     drive = found[0]
     frames = len(drive.action)
     assert np.array_equal(drive.mu[:-1], saw[:frames])

@@ -3,15 +3,13 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-
 from models.controller import FeatureScale
 from models.mdn_rnn import MDNRNN
 from models.vae import VAE
 from utils.evolution.plan import Plan
 from utils.evolution.search import Search
 from utils.racing.agent import Races
-from utils.racing.race import PATIENCE, Lap, Race
+from utils.racing.race import PATIENCE, Race, RunningRace
 from utils.simulator import seeds
 from utils.simulator.envs import shrink
 from utils.world_model.collection import Assignment, save
@@ -38,30 +36,25 @@ def plan_drives(
     return planned
 
 
-class RecordedRaces:
-    """Handler of `utils.runtime.workers`: a job is an `Assignment`, its result a log's row."""
+class RecordedRaces(Races):
+    """Races that are saved: a job is an `Assignment`, its result a log's row."""
 
     def __init__(self, env_id: str, vae: VAE, rnn: MDNRNN) -> None:
-        self._races = Races(env_id, vae, rnn)
+        super().__init__(env_id, vae, rnn)
         self._recorded: dict[int, tuple[Assignment, Recorder]] = {}
 
     def start(self, job_id: int, assignment: Assignment) -> None:
         assert assignment.parameters is not None
-        self._races.start(job_id, Race(assignment.seed, assignment.parameters, PATIENCE))
+        super().start(job_id, Race(assignment.seed, assignment.parameters, PATIENCE))
         self._recorded[job_id] = assignment, Recorder()
 
-    def advance(self) -> list[tuple[int, dict[str, float]]]:
-        """One frame of every race; those that end with it are saved."""
-        under_way = self._races.under_way
-        seen = [shrink(race.obs) for _, _, race in under_way]
-        finished = dict(self._races.advance())
-        for (_, job_id, race), frame in zip(under_way, seen, strict=True):
-            self._recorded[job_id][1].note(frame, race.action, race.reward, race.terminated)
-        return [
-            (job_id, self._save(job_id, lap, shrink(race.obs)))
-            for _, job_id, race in under_way if (lap := finished.get(job_id))
-        ]  # fmt: skip
-
-    def _save(self, job_id: int, lap: Lap, last: np.ndarray) -> dict[str, float]:
-        assignment, recorder = self._recorded.pop(job_id)
-        return save(assignment, recorder.episode(last), lap.tiles, lap.total_tiles, lap.score)
+    def result(self, row: int, job_id: int, running: RunningRace) -> dict[str, float] | None:
+        """The row for the log, once the race is over and saved."""
+        assignment, recorder = self._recorded[job_id]
+        frame = self.agent.frames[row].copy()
+        recorder.note(frame, running.action, running.reward, running.terminated)
+        if not running.over:
+            return None
+        del self._recorded[job_id]
+        episode, lap = recorder.episode(shrink(running.obs)), running.lap()
+        return save(assignment, episode, lap.tiles, lap.total_tiles, lap.score)

@@ -16,7 +16,7 @@ from models.vae import VAE
 from utils.evolution.dreaming import DREAMS, Dreams, dreaming_workers
 from utils.pictures.plots import worth_of_m
 from utils.racing.agent import Races, racing_workers
-from utils.racing.race import Race
+from utils.racing.race import Race, RunningRace
 from utils.runtime.cluster import Cluster
 from utils.runtime.progress import run_jobs
 from utils.simulator import seeds
@@ -39,33 +39,29 @@ MOMENTS = 8  # of each drive, at which dreams begin
 SEED = 1  # of the C's and of the dreams' luck
 
 
-class RealDrives:
-    """Handler of `utils.runtime.workers`, of ROWS places: a job is a `Race`, its result is what the
-    agent saw and did. It reads mu alone: V's doubt, logvar, is minus infinity.
+class RealDrives(Races):
+    """Races of which the result is what the agent saw and did.
+
+    It reads mu alone: V's doubt, logvar, is minus infinity.
     """
 
     def __init__(self, env_id: str, vae: VAE, rnn: MDNRNN) -> None:
-        self._races = Races(env_id, vae, rnn)
+        super().__init__(env_id, vae, rnn)
         self._latent_dim = vae.sizes["latent_dim"]
         self._recorders: dict[int, Recorder] = {}
 
     def start(self, job_id: int, race: Race) -> None:
-        self._races.start(job_id, race)
+        super().start(job_id, race)
         self._recorders[job_id] = Recorder()
 
-    def advance(self) -> list[tuple[int, Latents]]:
-        """One frame of every race; returns the drives that ended with it."""
-        under_way = self._races.under_way
-        finished = dict(self._races.advance())
-        drives = []
-        for row, job_id, race in under_way:
-            z = self._races.agent.features[row, : self._latent_dim].copy()
-            self._recorders[job_id].note(z, race.action, race.reward, race.terminated)
-            if job_id in finished:  # V never sees the frame after the last action
-                drive = self._recorders.pop(job_id).episode(z)
-                doubt = np.full_like(drive.obs, -np.inf)
-                drives.append((job_id, Latents(drive.obs, doubt, *drive[1:4])))
-        return drives
+    def result(self, row: int, job_id: int, running: RunningRace) -> Latents | None:
+        """The drive, once it is over."""
+        z = self.agent.features[row, : self._latent_dim].copy()
+        self._recorders[job_id].note(z, running.action, running.reward, running.terminated)
+        if not running.over:
+            return None
+        drive = self._recorders.pop(job_id).episode(z)  # V never sees the last frame
+        return Latents(drive.obs, np.full_like(drive.obs, -np.inf), *drive[1:4])
 
 
 def measure_m(

@@ -11,7 +11,6 @@ but it drives ROWS races in lock-step in one process, each with a C of its own, 
 a batch of frames in little more time than one; a race that ends makes room for the next at once.
 """
 
-from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -98,8 +97,8 @@ class Agent:
 class Races:
     """Handler of `utils.runtime.workers`, of ROWS places: a job is a `Race`, its result a `Lap`.
 
-    With render_mode="rgb_array" a camera may look at a race between two frames. `options` are those
-    of `make_env`.
+    What makes something else of a race, extends `start` and `result`. With render_mode="rgb_array"
+    a camera may look at a race between two frames. `options` are those of `make_env`.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class Races:
         self.running: list[tuple[int, RunningRace] | None] = [None] * ROWS  # with the job's id
         self._envs: list[Environment | None] = [None] * ROWS
 
-    def start(self, job_id: int, race: Race) -> None:
+    def start(self, job_id: int, race: Any) -> None:
         """Begin a race in a free row."""
         row = self.running.index(None)
         env = self._envs[row] or self._make_env()  # few jobs need few
@@ -125,19 +124,27 @@ class Races:
         """The races that are being driven: the row of each in the agent, its job and itself."""
         return [(row, *taken) for row, taken in enumerate(self.running) if taken]
 
-    def advance(self) -> list[tuple[int, Lap]]:
-        """One frame of every race; returns the laps that ended with it."""
+    def advance(self) -> list[tuple[int, Any]]:
+        """One frame of every race; returns the results of those that ended with it."""
         actions = self.agent.decide()
         finished = []
         for row, job_id, running in self.under_way:
             actions[row] = running.step(actions[row], self.agent.features[row])
-            if running.over:
-                finished.append((job_id, running.lap()))
-                self.running[row] = None
-            else:
+            result = self.result(row, job_id, running)
+            if result is None:
                 self.agent.frames[row] = shrink(running.obs)
+            else:
+                finished.append((job_id, result))
+                self.running[row] = None
         self.agent.remember(actions)
         return finished
+
+    def result(self, row: int, job_id: int, running: RunningRace) -> Any:
+        """What the job comes to, or None while its race goes on; asked after every frame.
+
+        The agent still holds in `row` what it saw before that frame.
+        """
+        return running.lap() if running.over else None
 
 
 def drive(workers: Workers, title: str, *groups: list[Race]) -> list[list[Lap]]:
@@ -149,12 +156,12 @@ def drive(workers: Workers, title: str, *groups: list[Race]) -> list[list[Lap]]:
 
 def racing_workers(
     count: int, env_id: str, vae: VAE, rnn: MDNRNN, cluster: Cluster | None = None,
-    handler: Callable = Races, **options: Any,
+    handler: type[Races] = Races, **options: Any,
 ) -> Workers:  # fmt: skip
     """So many workers, each of whom drives ROWS races at once.
 
     Args:
-        handler: `Races`, or what drives as they do and hands back something else.
+        handler: `Races`, or what hands back something else.
         options: of the environment.
     """
     setup = {"env_id": env_id, "vae": vae, "rnn": rnn, **options}
