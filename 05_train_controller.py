@@ -56,7 +56,7 @@ from utils.runtime.errors import UserError
 from utils.runtime.timing import Clock, Meter
 from utils.simulator import seeds
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST, MAX_FRAMES
-from utils.storage.networks import Networks, load_networks, load_second_rnn
+from utils.storage.networks import Networks, load_dreaming, load_networks
 from utils.storage.outputs import prepare
 from utils.world_model.starts import Moments
 
@@ -190,7 +190,7 @@ def track_world(s: SimpleNamespace, networks: Networks) -> World:
 def dream_world(s: SimpleNamespace, networks: Networks) -> World:
     """What M imagines, from moments of real drives on; of the agent's own those that M knows."""
     rnn, nodes = networks.rnn, cluster(s.CLUSTER)
-    dreaming, header = load_second_rnn(s.CHECKPOINTS, networks)
+    dreaming, header = load_dreaming(s.CHECKPOINTS, networks)
     known = header["made_from"].get("drives", 0)
     moments = Moments.of(s.LATENTS, s.OWN_LATENTS, known, s.CHECKPOINTS, networks.vae_header)
     workers = dreaming_workers(s.WORKERS, rnn, dreaming, s.TEMPERATURE, nodes)

@@ -49,14 +49,7 @@ from utils.runtime.progress import run_jobs
 from utils.runtime.timing import Meter
 from utils.runtime.workers import OneAtATime, Workers
 from utils.simulator.envs import DREAM_ID, ENV_IDS, HOTTEST
-from utils.storage.networks import (
-    TrainedAgent,
-    about,
-    load_agent,
-    load_dreaming,
-    load_networks,
-    load_second_rnn,
-)
+from utils.storage.networks import TrainedAgent, about, load_agent, load_dreaming, load_networks
 from utils.storage.outputs import prepare
 from utils.world_model.starts import load_starts, starts_path
 
@@ -157,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
 def dream_page(page: Path, s, agent: TrainedAgent) -> None:
     """The page on which anybody drives in the agent's dream."""
     try:
-        dreaming, _ = load_second_rnn(s.CHECKPOINTS, agent)
+        dreaming, _ = load_dreaming(s.CHECKPOINTS, agent)
         starts = load_starts(starts_path(s.CHECKPOINTS), agent.vae_header)
         write_page(page, agent, dreaming, starts, s.CONTROLLER)
     except (OSError, UserError) as error:

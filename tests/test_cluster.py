@@ -150,7 +150,7 @@ def test_05_leaves_the_same_files_when_a_node_is_killed_and_another_joins(two, t
 
 def test_dreams_on_the_cluster_are_those_of_this_machine(two):
     _, rnn = tiny.networks()
-    job, setup = dreams(count=2 * DREAMS // 3), {"function": Dreamer(rnn, None, 1.0)}
+    job, setup = dreams(count=2 * DREAMS // 3), {"function": Dreamer(rnn, rnn, 1.0)}
     with Workers(0, OneAtATime, setup) as here:
         expected = dream_all(here, job, job.parameters)
     with Workers(EVERY, OneAtATime, setup, cluster=agreement.cluster(two.address)) as workers:

@@ -39,8 +39,7 @@ SAME = 1e-4  # after 100 frames; a float32 sum of other order makes 1e-5, one wr
 def ingredients(checkpoints, name="controller"):
     """What a page is made of."""
     agent = load_agent(checkpoints, name)
-    rnn, header = load_dreaming(checkpoints, agent)
-    dreaming = rnn if header["fingerprint"] != agent.origin["rnn"] else None
+    dreaming, _ = load_dreaming(checkpoints, agent)
     return agent, dreaming, load_starts(starts_path(checkpoints), agent.vae_header)
 
 
@@ -118,7 +117,7 @@ RACE = {
 def test_06_writes_the_page_of_the_agent_that_drives(finished, tmp_path):
     checkpoints = finished.folder / "checkpoints"
     agent, _, starts = ingredients(checkpoints, "straight_on")
-    write_page(tmp_path / "dream.html", agent, None, starts, "straight_on")
+    write_page(tmp_path / "dream.html", agent, agent.rnn, starts, "straight_on")
     assert (checkpoints / PAGE).read_bytes() == (tmp_path / "dream.html").read_bytes()
     assert f"checkpoints/{PAGE} lets you drive" in finished.said[6]
 
@@ -174,7 +173,7 @@ SHOWN = ("z", "h", "action", "expected", "sums", "image")
 
 def rounded(agent, dreaming, starts):
     """As the page has them: half precision, computed in float32."""
-    for network in (agent.vae, agent.rnn, *([dreaming] if dreaming else [])):
+    for network in (agent.vae, agent.rnn, dreaming):
         network.load_state_dict({k: v.half().float() for k, v in network.state_dict().items()})
     parameters = agent.parameters.astype(np.float16).astype(np.float32)
     mu, action = (array.astype(np.float16).astype(np.float32) for array in starts[:2])
@@ -184,7 +183,7 @@ def rounded(agent, dreaming, starts):
 @torch.inference_mode()
 def dreamt(agent, dreaming, start, luck, temperature):
     """z, h, action, expected, sums and image of every frame, by models/."""
-    world, memory = DreamWorld(dreaming or agent.rnn, temperature), DreamWorld(agent.rnn)
+    world, memory = DreamWorld(dreaming, temperature), DreamWorld(agent.rnn)
     (weights, bias), frames = unpack(agent.parameters), []
     (z, world_h, world_c), (_, h, c) = warm_up(world, start), warm_up(memory, start)
     total, running, pace = torch.zeros(1), torch.ones(1), torch.ones(1)
@@ -240,7 +239,7 @@ def browser():
 def differences(browser, page, made_of, start, temperature, frames=100):
     """The largest of each of `dreamt` between page and PyTorch, over the same moment and luck."""
     agent, dreaming, starts = rounded(*made_of)
-    luck = Luck.draw(np.random.default_rng(3), frames, (dreaming or agent.rnn).sizes)
+    luck = Luck.draw(np.random.default_rng(3), frames, dreaming.sizes)
     wanted = dreamt(agent, dreaming, starts.take([start]), luck, temperature)
     browser.open(page)
     found = browser.run(DREAM, start, temperature, luck.gumbel.tolist(), luck.normal.tolist())
@@ -459,7 +458,7 @@ def test_memory_stays_flat(visitor):
 
 def test_a_lost_road_is_called_lost_and_makes_room_for_another(browser, tmp_path):
     agent, dreaming, starts = ingredients(SHIPPED)
-    (dreaming or agent.rnn).outcome.bias[0] -= 100
+    dreaming.outcome.bias[0] -= 100
     write_page(tmp_path / "dream.html", agent, dreaming, starts, "lost")
     visitor = Visitor(browser, tmp_path / "dream.html")
     first = visitor.sees.start

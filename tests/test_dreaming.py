@@ -155,14 +155,15 @@ def plain_dream(rnn, dreaming, parameters, start, seed, horizon, temperature):
 @pytest.mark.parametrize("two", [False, True])
 def test_dreams_are_those_of_a_plain_loop(two, monkeypatch):
     monkeypatch.setenv("ARITHMETIC", "float32")
-    rnn, other = tiny.networks(0)[1], tiny.networks(1)[1]
+    rnn = tiny.networks(0)[1]
+    dreaming = tiny.networks(1)[1] if two else rnn
     job = dreams()
-    returns = Dreamer(rnn, other if two else None, 0.9)(job)
+    returns = Dreamer(rnn, dreaming, 0.9)(job)
     assert returns.shape == (5, 3)
     for i, parameters in enumerate(job.parameters):
         for s, seed in enumerate(job.seeds):
             expected = plain_dream(
-                rnn, other if two else rnn, parameters, job.starts.take([s]), seed, HORIZON, 0.9
+                rnn, dreaming, parameters, job.starts.take([s]), seed, HORIZON, 0.9
             )
             assert returns[i, s] == pytest.approx(expected, abs=1e-4)
     assert len(np.unique(returns.round(4))) == 15  # or the comparison would say little
@@ -171,9 +172,9 @@ def test_dreams_are_those_of_a_plain_loop(two, monkeypatch):
 @pytest.mark.skipif(arithmetic() == "float32", reason="this processor has no other arithmetic")
 def test_bfloat16_changes_no_dream_by_much(monkeypatch):
     rnn, job = tiny.networks()[1], dreams()
-    fast = Dreamer(rnn, None, 0)(job)
+    fast = Dreamer(rnn, rnn, 0)(job)
     monkeypatch.setenv("ARITHMETIC", "float32")
-    exact = Dreamer(rnn, None, 0)(job)
+    exact = Dreamer(rnn, rnn, 0)(job)
     assert (fast != exact).any()
     assert fast == pytest.approx(exact, rel=0.02, abs=0.02)
 
@@ -181,14 +182,14 @@ def test_bfloat16_changes_no_dream_by_much(monkeypatch):
 def test_company_order_threads_and_workers_change_no_dream():
     _, rnn = tiny.networks()
     job, before = dreams(count=2 * DREAMS // 3), torch.get_num_threads()
-    with dreaming_workers(0, rnn, None, 1.0) as alone:
+    with dreaming_workers(0, rnn, rnn, 1.0) as alone:
         expected = dream_all(alone, job, job.parameters)
         backwards = dream_all(alone, job, job.parameters[::-1])
         few = dream_all(alone, job, job.parameters[40:43])
         torch.set_num_threads(2)
         threaded = dream_all(alone, job, job.parameters)
         torch.set_num_threads(before)
-    with dreaming_workers(2, rnn, None, 1.0) as pool:
+    with dreaming_workers(2, rnn, rnn, 1.0) as pool:
         assert np.array_equal(dream_all(pool, job, job.parameters), expected)
     assert np.array_equal(backwards[::-1], expected)
     assert np.array_equal(few, expected[40:43])
@@ -212,9 +213,9 @@ def test_many_duels_are_the_same_whatever_the_workers():
     count = DREAMS // 2 + 6  # of two dreams each, so that it takes two batches
     job = dreams(count=count, starts=count)
     pairs = np.arange(count).reshape(-1, 2)
-    with dreaming_workers(0, rnn, None, 1.0) as alone:
+    with dreaming_workers(0, rnn, rnn, 1.0) as alone:
         expected = dream_all(alone, job, job.parameters, pairs)
-    with dreaming_workers(2, rnn, None, 1.0) as pool:
+    with dreaming_workers(2, rnn, rnn, 1.0) as pool:
         assert np.array_equal(dream_all(pool, job, job.parameters, pairs), expected)
     assert len(np.unique(expected)) > count
 
@@ -224,7 +225,7 @@ def test_luck_is_shared_by_all_candidates_and_differs_between_starts():
     one = start_at(drive(120), 60)
     parameters, which = np.stack([tiny.lively(1)] * 2), np.array([[0, 1], [0, 1]])
     job = Dreams(parameters, together([one, one]), [(7, 0), (7, 1)], which, HORIZON)
-    returns = Dreamer(rnn, None, 1.0)(job)
+    returns = Dreamer(rnn, rnn, 1.0)(job)
     assert np.array_equal(returns[0], returns[1])
     assert returns[0, 0] != returns[0, 1]
 
@@ -234,7 +235,7 @@ def test_rewards_after_the_likely_end_hardly_count(monkeypatch):
     _, rnn = tiny.networks()
     rnn.outcome.weight.zero_()
     rnn.outcome.bias[:] = torch.tensor([2.0, math.log(0.25 / 0.75)])  # 2 points, ends with 1/4
-    returns = Dreamer(rnn, None, 1.0)(dreams())
+    returns = Dreamer(rnn, rnn, 1.0)(dreams())
     assert returns == pytest.approx(2 * (1 - 0.75**HORIZON) / 0.25, rel=1e-4)
 
 
@@ -245,7 +246,7 @@ def test_a_dream_without_progress_is_over(reward, counted):
     rnn.outcome.weight.zero_()
     rnn.outcome.bias[:] = torch.tensor([reward, -100.0])
     assert LOST == 0.15
-    returns = Dreamer(rnn, None, 1.0)(dreams(horizon=80))
+    returns = Dreamer(rnn, rnn, 1.0)(dreams(horizon=80))
     assert returns == pytest.approx(reward * counted, rel=1e-3)
 
 

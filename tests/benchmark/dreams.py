@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ def measure_dreams(networks: Networks, effort: Effort) -> Figures:
             return lambda turn: sum(lap.frames for lap in workers.run(races))
 
         def dreamer(count: int, other: bool = False) -> Callable[[int], int]:
-            dreaming = rnn if other else None
+            dreaming = deepcopy(rnn) if other else rnn
             workers = stack.enter_context(dreaming_workers(count, rnn, dreaming, 1.0))
             starts, luck = _starts(vae.sizes["latent_dim"]), [(0, i) for i in range(STARTS)]
             candidates = np.tile(parameters, (2 * DREAMS // STARTS, 1))

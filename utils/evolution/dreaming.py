@@ -40,16 +40,17 @@ class Dreams(NamedTuple):
 class Dreamer:
     """The function of a `utils.runtime.workers.OneAtATime`: `Dreams` -> what they come to.
 
-    C reads the h of `rnn`, and the dream is another M's, `dreaming`, or if there is none its own;
-    both in the arithmetic in which V sees, for bfloat16 is three times as fast where there is any.
+    C reads the h of `rnn`, and the dream is that of `dreaming`, another M or the very same; both in
+    the arithmetic in which V sees, for bfloat16 is three times as fast where there is any.
     The networks always get as many rows, whether or not they are all in use, so that a result
     depends on its C, its start and its seed alone.
     """
 
-    def __init__(self, rnn: MDNRNN, dreaming: MDNRNN | None, temperature: float) -> None:
+    def __init__(self, rnn: MDNRNN, dreaming: MDNRNN, temperature: float) -> None:
         dtype = getattr(torch, arithmetic())
-        self._world = DreamWorld(dreaming or rnn, temperature, dtype)
-        self._memory = DreamWorld(rnn, dtype=dtype) if dreaming else None
+        self._world = DreamWorld(dreaming, temperature, dtype)
+        another = dreaming is not rnn  # asked here in the main process: a worker gets copies
+        self._memory = DreamWorld(rnn, dtype=dtype) if another else None
 
     @torch.inference_mode()
     def __call__(self, dreams: Dreams) -> np.ndarray:
@@ -132,9 +133,8 @@ def _luck(dreams: Dreams, world: DreamWorld) -> Luck:
 
 
 def dreaming_workers(
-    count: int, rnn: MDNRNN, dreaming: MDNRNN | None, temperature: float,
-    cluster: Cluster | None = None,
-) -> Workers:  # fmt: skip
+    count: int, rnn: MDNRNN, dreaming: MDNRNN, temperature: float, cluster: Cluster | None = None
+) -> Workers:
     """So many workers, each of whom is a `Dreamer`."""
     setup = {"function": Dreamer(rnn, dreaming, temperature)}
     return Workers(count, OneAtATime, setup, cluster=cluster)

@@ -22,7 +22,7 @@ from utils.runtime.progress import run_jobs
 from utils.simulator import seeds
 from utils.simulator.envs import FAST_ID
 from utils.storage.artifacts import save_json
-from utils.storage.networks import TrainedAgent, about, load_agent, load_second_rnn
+from utils.storage.networks import TrainedAgent, about, load_agent, load_dreaming
 from utils.storage.outputs import prepare
 from utils.storage.provenance import provenance
 from utils.world_model.episodes import Recorder, episodes
@@ -82,7 +82,7 @@ def measure_m(
     path = Path(checkpoints) / "results" / f"{about('m', controller)}.json"
     prepare({path: "report on M", path.with_suffix(".png"): "picture"})
     agent = load_agent(checkpoints, controller)
-    dreaming, header = load_second_rnn(checkpoints, agent)
+    dreaming, header = load_dreaming(checkpoints, agent)
     recorded, mark = load_some(episodes(latents, "latents"), agent.vae_header)
     unseen = split(recorded)[1]
     if agent.rnn_header["made_from"].get("latents") != mark:
@@ -90,11 +90,10 @@ def measure_m(
             f"M was trained from other drives than {latents} holds: it may have seen those, every "
             "twentieth, by which it is measured."
         )
-    m = dreaming or agent.rnn
     worlds = {
-        "M": DreamWorld(m, temperature),
-        "M, likeliest future": DreamWorld(m, 0),
-        "untrained M": DreamWorld(untrained(m), temperature),
+        "M": DreamWorld(dreaming, temperature),
+        "M, likeliest future": DreamWorld(dreaming, 0),
+        "untrained M": DreamWorld(untrained(dreaming), temperature),
     }
     wrong = errors(agent.vae, worlds, unseen, SEED)
 
@@ -109,7 +108,7 @@ def measure_m(
         "temperature": temperature,
         "errors": wrong,
         "returns": compared([sigma for sigma, _ in controllers], real, dreamt),
-        "end": calibration(m, [*unseen, *itertools.chain(*drives)]),
+        "end": calibration(dreaming, [*unseen, *itertools.chain(*drives)]),
     }
     report["wall_seconds"] = round(time.monotonic() - start, 1)
     save_json(path, report)
@@ -171,7 +170,7 @@ def moments(drive: Latents) -> list[int]:
 
 
 def returns(
-    rnn: MDNRNN, dreaming: MDNRNN | None, temperature: float,
+    rnn: MDNRNN, dreaming: MDNRNN, temperature: float,
     controllers: Sequence[tuple[float | None, np.ndarray]], drives: Sequence[Sequence[Latents]],
     count: int, cluster: Cluster | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip

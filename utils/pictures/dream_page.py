@@ -27,14 +27,14 @@ TEMPERATURE = 1.0  # to begin with: M as unsure as it is; at 0 no road bends
 def write_page(
     path: Path,
     agent: TrainedAgent,
-    dreaming: MDNRNN | None,
+    dreaming: MDNRNN,
     starts: tuple[np.ndarray, np.ndarray, np.ndarray],
     name: str,
 ) -> None:
     """Write the page of this agent.
 
     Args:
-        dreaming: the M that dreams, if it is another than the one whose h C reads.
+        dreaming: the M that dreams: the agent's own, whose h C reads, or another.
         starts: mu (N, T + 1, Z), action (N, T, 3) and seen (N,) of real moments, to begin with.
         name: of the agent, for the reader.
 
@@ -42,10 +42,11 @@ def write_page(
         UserError: a number is too large for half precision.
     """
     mu, action, seen = (array[:: max(1, len(array) // MOMENTS)][:MOMENTS] for array in starts)
+    another = dreaming is not agent.rnn
     arrays = {
         **_weights("decoder", agent.vae.decoder),
         **_weights("rnn", agent.rnn),
-        **(_weights("dreaming", dreaming) if dreaming else {}),
+        **(_weights("dreaming", dreaming) if another else {}),
         "controller": agent.parameters,
     }
     count = sum(array.size for array in arrays.values())
@@ -54,7 +55,7 @@ def write_page(
         "agent": name,
         "weights": count,
         "sizes": agent.rnn.sizes,
-        "dreaming_sizes": dreaming.sizes if dreaming else None,
+        "dreaming_sizes": dreaming.sizes if another else None,
         "starts": len(seen),
         "seen": seen.tolist(),
         "table": table,

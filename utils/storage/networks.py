@@ -103,24 +103,19 @@ def load_rnn(checkpoints: str, vae_fingerprint: str) -> tuple[MDNRNN, dict[str, 
     return _load_rnn(path, vae_fingerprint, f"run {encode}, then {remedy(path, 'M')}")
 
 
-def load_second_rnn(checkpoints: str, networks: Networks) -> tuple[MDNRNN | None, dict[str, Any]]:
-    """The M that goes on learning, in which dreams take place, and its header.
+def load_dreaming(checkpoints: str, networks: Networks) -> tuple[MDNRNN, dict[str, Any]]:
+    """The M in which dreams take place, and its header.
 
-    Where there is none, or it is the same as the first, None instead of a network.
+    It is the one that goes on learning; where there is none, or none that differs from the first,
+    `networks.rnn` itself.
     """
     path, first = dreaming_path(checkpoints), networks.fingerprints
     if not path.exists():
-        return None, networks.rnn_header
+        return networks.rnn, networks.rnn_header
     second, header = _load_rnn(path, first["vae"], FORGET)
     if header["made_from"].get("rnn", first["rnn"]) != first["rnn"]:
         raise UserError(f"{path} began as another M than {rnn_path(checkpoints)}; {FORGET}.")
-    return second if header["fingerprint"] != first["rnn"] else None, header
-
-
-def load_dreaming(checkpoints: str, networks: Networks) -> tuple[MDNRNN, dict[str, Any]]:
-    """The M in which dreams take place, and its header: the second, or else the first."""
-    second, header = load_second_rnn(checkpoints, networks)
-    return second or networks.rnn, header
+    return second if header["fingerprint"] != first["rnn"] else networks.rnn, header
 
 
 def _load_rnn(path: Path, vae_fingerprint: str, mend: str) -> tuple[MDNRNN, dict[str, Any]]:
