@@ -168,6 +168,19 @@ def test_01_records_the_agent_as_it_drives(project):
         assert (lap.frames, lap.tiles) == (header["frames"], header["tiles"])
 
 
+def test_01_says_what_a_search_of_an_earlier_version_lacks_and_what_adds_it(project):
+    state = "checkpoints/controller_evolution.npz"
+    header, arrays = load_arrays(state, "evolution")
+    for plan in header["plans"]:
+        del plan["LASTING"], plan["WORLD"]
+    save_arrays(state, arrays=arrays, **{k: v for k, v in header.items() if k != "fingerprint"})
+    mend = r"evolution\.npz .*LASTING, WORLD; run python 05_train_controller\.py --generations 2,"
+    with pytest.raises(UserError, match=mend):
+        tiny.stage(1, **OWN)
+    tiny.stage(5, **FLAGS[5] | {"generations": 2})
+    assert "4 episodes" in tiny.stage(1, **OWN)
+
+
 def test_01_sends_drives_for_v_and_the_first_m_to_the_others(project):
     said = tiny.stage(1, **OWN | {"agent_episodes": 1, "own_rollouts": "data/rollouts"})
     assert said.strip().endswith("next: python 03_encode_dataset.py")

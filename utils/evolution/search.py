@@ -15,6 +15,7 @@ from utils.evolution.plan import Plan
 from utils.evolution.schedule import regular, scheduled
 from utils.pictures.plots import dream_curve, learning_curve
 from utils.racing.race import Lap
+from utils.runtime.command_line import stage_command
 from utils.runtime.errors import UserError
 from utils.runtime.timing import Meter
 from utils.storage.artifacts import fingerprint, load_arrays, save_arrays
@@ -268,6 +269,12 @@ def load_search(checkpoints: str, name: str, networks: Networks) -> Search:
     for what, mark in networks.fingerprints.items():
         if search.made_from.get(what) != mark:
             raise _unfit(files, f"belongs to a run with another {what}")
+    if missing := {f.name.upper() for f in fields(Plan)} - search.settings.keys():
+        again = stage_command("05_train_controller", name=name, checkpoints=checkpoints)
+        raise UserError(
+            f"{files.state} is of an earlier version, which knew no {', '.join(sorted(missing))}; "
+            f"run {again} --generations {search.evolution.generation}, which adds what is missing."
+        )
     return search
 
 

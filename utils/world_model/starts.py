@@ -14,6 +14,7 @@ from utils.runtime.errors import UserError
 from utils.storage.artifacts import forms, load_arrays, save_arrays
 from utils.storage.files import files
 from utils.storage.remedies import remedy
+from utils.world_model.episodes import demand_this_game
 from utils.world_model.latents import Encoded, Latents, load_image, load_of
 
 FRAMES = 50  # that M sees of the real drive before it dreams: a second
@@ -171,4 +172,5 @@ def load_starts(path: Path, vae: dict) -> Starts:
         raise UserError(f"{path} does not hold where dreams begin; {remedy(path, 'starts')}.")
     if header.get("vae") != vae["fingerprint"]:
         raise UserError(f"{path} was made with another V; {remedy(path, 'starts')}.")
+    demand_this_game(path, header)
     return Starts(**arrays)
