@@ -21,7 +21,7 @@ from utils.simulator.road import road_of
 from utils.storage.artifacts import load_arrays, save_arrays
 from utils.storage.networks import dreaming_path, load_rnn, load_vae, rnn_path
 from utils.world_model.latents import load_latents
-from utils.world_model.starts import FRAMES, MOMENTS, load_starts, some_moment, start_at
+from utils.world_model.starts import FRAMES, SHIPPED_MOMENTS, load_starts, some_moment, start_at
 
 ACTIONS = np.random.default_rng(5).uniform((-1, 0, 0), 1, (30, 3)).astype(np.float32)
 
@@ -270,11 +270,11 @@ def test_the_moments_that_ship_are_the_same_whenever_they_are_made(project):
     assert "trained from these latents already" in tiny.stage(4, **FLAGS[4])
     assert path.read_bytes() == before
     starts = load_starts(path, load_vae("checkpoints")[1])
-    assert len(starts.seen) == MOMENTS
+    assert len(starts.seen) == SHIPPED_MOMENTS
     _, held_out = load_latents(Path("data/latents/autopilot_100000.npz"))
     known = {row.tobytes() for row in held_out.mu}
     assert all(row.tobytes() in known for row in starts.mu[:, -1])
-    assert len(np.unique(starts.mu[:, -1], axis=0)) > MOMENTS / 2
+    assert len(np.unique(starts.mu[:, -1], axis=0)) > SHIPPED_MOMENTS / 2
 
 
 def test_another_folder_of_data_may_be_empty_missing_or_of_another_v(project):

@@ -20,7 +20,7 @@ from models.dream import DreamWorld, Luck
 from models.mdn_rnn import LOG_SIGMA_RANGE
 from utils.drivers import keyboard
 from utils.evolution.dreaming import LOST, PACE_KEPT
-from utils.pictures.dream_page import MOMENTS, TEMPERATURE, write_page
+from utils.pictures.dream_page import PAGE_MOMENTS, TEMPERATURE, write_page
 from utils.runtime.errors import UserError
 from utils.simulator.envs import FAST_ID, FPS
 from utils.storage.networks import (
@@ -75,13 +75,13 @@ def test_a_page_holds_the_weights_as_halves_and_moments_of_all_the_starts(tmp_pa
     ):  # fmt: skip
         wanted |= {f"{network}.{name}": w.numpy() for name, w in module.named_parameters()}
     assert page["weights"] == sum(array.size for array in wanted.values())
-    some = starts.take(np.arange(MOMENTS) * (len(starts.seen) // MOMENTS))
+    some = starts.take(np.arange(PAGE_MOMENTS) * (len(starts.seen) // PAGE_MOMENTS))
     wanted |= {"starts.mu": some.mu, "starts.action": some.action}
     assert page["table"].keys() == wanted.keys()
     for name, (shape, at) in page["table"].items():
         held = numbers[at : at + wanted[name].size].reshape(shape)
         assert np.array_equal(held, wanted[name].astype("<f2")), name
-    assert page["starts"] == MOMENTS
+    assert page["starts"] == PAGE_MOMENTS
     assert page["seen"] == some.seen.tolist()
 
 
@@ -411,7 +411,7 @@ def test_a_keyboard_alone_reaches_everything(visitor):
     assert visitor.sees.frame == paused.frame
     press("Enter")
     seen = visitor.waits_until(lambda seen: seen.frame == 0)
-    assert seen.start == (paused.start + 1) % MOMENTS
+    assert seen.start == (paused.start + 1) % PAGE_MOMENTS
     press("Space")
     visitor.waits_until(lambda seen: seen.pause == "Pause" and seen.frame > 5)
 

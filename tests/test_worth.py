@@ -18,7 +18,7 @@ from utils.runtime.errors import UserError
 from utils.simulator.envs import FAST_ID
 from utils.storage.files import files
 from utils.storage.networks import dreaming_path, load_dreaming, load_networks, rnn_path
-from utils.world_model.foresight import AHEAD, FRAMES, MOMENTS, calibration, errors
+from utils.world_model.foresight import AHEAD, FRAMES, MOMENTS_EACH, calibration, errors
 from utils.world_model.latents import Latents
 
 Z = tiny.LATENT_DIM
@@ -81,7 +81,7 @@ def test_nothing_changes_errs_by_what_changes():
     for ahead in AHEAD:
         z, frame = [], []
         for drive in drives:
-            first = np.linspace(FRAMES, len(drive.action) - AHEAD[-1], MOMENTS).astype(int)
+            first = np.linspace(FRAMES, len(drive.action) - AHEAD[-1], MOMENTS_EACH).astype(int)
             before, after = (torch.from_numpy(drive.mu[at]) for at in (first, first + ahead))
             z.append((before - after).square().mean().item())
             frame.append((vae.decode(before) - vae.decode(after)).square().mean().item())
@@ -135,7 +135,7 @@ def test_a_drive_is_what_the_agent_saw_and_did():
 
 
 def test_moments_stand_for_all_frames_whose_future_is_known():
-    horizon, count = worth.HORIZON, worth.MOMENTS
+    horizon, count = worth.HORIZON, worth.MOMENTS_EACH
     for drive, known in (
         (latents(600, failed=True), 600), (latents(1000), 1000 - horizon), (latents(100), 1)
     ):  # fmt: skip
@@ -147,7 +147,7 @@ def test_moments_stand_for_all_frames_whose_future_is_known():
 
 @pytest.fixture
 def small(monkeypatch):
-    for name, value in (("TRACKS", 2), ("MOMENTS", 2), ("HORIZON", 20), ("DRAWS", 1)):
+    for name, value in (("TRACKS", 2), ("MOMENTS_EACH", 2), ("HORIZON", 20), ("DRAWS", 1)):
         monkeypatch.setattr(worth, name, value)
 
 

@@ -35,7 +35,7 @@ HORIZON = 250  # frames of a return: five seconds
 SIGMAS = (0.003, 0.01, 0.03, 0.1, 0.3)  # of C's around the one at hand, in standardised features
 DRAWS = 2  # of them at each sigma
 TRACKS = 8  # selection tracks that each C drives
-MOMENTS = 8  # of each drive, at which dreams begin
+MOMENTS_EACH = 8  # of each drive, at which dreams begin
 SEED = 1  # of the C's and of the dreams' luck
 
 
@@ -159,14 +159,14 @@ def drive_for_real(
 
 
 def moments(drive: Latents) -> list[int]:
-    """MOMENTS frames in the middles of equal stretches, whose next HORIZON frames are known.
+    """MOMENTS_EACH frames in the middles of equal stretches, whose next HORIZON frames are known.
 
     After its end they are known, too, for nothing comes any more: M cannot see how far the finish
     is, so its dreams end at any time, and at all times together as often as drives do.
     """
     frames = len(drive.action)
     known = frames if drive.terminated[-1] else max(1, frames - HORIZON)
-    return ((np.arange(MOMENTS) + 0.5) / MOMENTS * known).astype(int).tolist()
+    return ((np.arange(MOMENTS_EACH) + 0.5) / MOMENTS_EACH * known).astype(int).tolist()
 
 
 def returns(
@@ -180,7 +180,7 @@ def returns(
         Two arrays (controllers, TRACKS): points over HORIZON frames, the mean over the moments of
         a drive, and for the dreams over as many lucks as fit into one batch of them.
     """
-    lucks = DREAMS // (TRACKS * MOMENTS)
+    lucks = DREAMS // (TRACKS * MOMENTS_EACH)
     jobs, real = [], []
     for (_, parameters), row in zip(controllers, drives, strict=True):
         places = [(drive, t) for drive in row for t in moments(drive)]

@@ -20,7 +20,7 @@ from utils.storage.files import atomic_path
 from utils.storage.networks import TrainedAgent
 
 TEMPLATE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".html", ".js"))
-MOMENTS = 24  # of the starts that go into the page, 5 KB each
+PAGE_MOMENTS = 24  # of the starts that go into the page, 5 KB each
 TEMPERATURE = 1.0  # to begin with: M as unsure as it is; at 0 no road bends
 
 
@@ -41,7 +41,9 @@ def write_page(
     Raises:
         UserError: a number is too large for half precision.
     """
-    mu, action, seen = (array[:: max(1, len(array) // MOMENTS)][:MOMENTS] for array in starts)
+    mu, action, seen = (
+        array[:: max(1, len(array) // PAGE_MOMENTS)][:PAGE_MOMENTS] for array in starts
+    )
     another = dreaming is not agent.rnn
     arrays = {
         **_weights("decoder", agent.vae.decoder),

@@ -31,7 +31,7 @@ ROAD = "#c9d0d9"
 ROAD_HALF_WIDTH = 6.67  # units, CarRacing's own
 HIGHEST = 960  # score on a learning curve; no driver gets there
 WORST = 5  # laps on one map
-MOMENTS = 12  # frames of a race on a contact sheet
+FRAMES_SHOWN = 12  # frames of a race on a contact sheet
 GAP = 4  # pixels between two frames
 LEAST_CHANCE = 1e-5  # of the end in a frame that a picture shows
 
@@ -93,8 +93,8 @@ def contact_sheet(path: str | Path, samples: Sequence[np.ndarray]) -> None:
     """
     if not len(samples) or not all(len(frames) for frames in samples):
         raise ValueError("a contact sheet needs races, and every race a frame")
-    rows = [frames[np.linspace(0, len(frames) - 1, MOMENTS).astype(int)] for frames in samples]
-    figure = Figure(figsize=(0.9 * MOMENTS, 0.92 * len(rows)), layout="constrained")
+    rows = [frames[np.linspace(0, len(frames) - 1, FRAMES_SHOWN).astype(int)] for frames in samples]
+    figure = Figure(figsize=(0.9 * FRAMES_SHOWN, 0.92 * len(rows)), layout="constrained")
     _mosaic(figure, rows)
     _save(figure, path)
 

@@ -15,7 +15,7 @@ from utils.world_model.latents import Latents
 from utils.world_model.starts import FRAMES, start_at, together, warm_up
 
 AHEAD = (1, 10, 50, 100)  # frames after which a dream is compared with the drive
-MOMENTS = 16  # of each drive, at which dreams begin
+MOMENTS_EACH = 16  # of each drive, at which dreams begin
 CHANCES = (0, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1)  # of the end in a frame: bins
 
 Figure = dict[str, float | None]  # a mean and its standard error, which a single drive lacks
@@ -44,7 +44,7 @@ def errors(
         raise UserError(f"of the drives unknown to M none has {least} frames; {COLLECT} for more.")
     places = [
         (drive, t) for drive in long
-        for t in np.linspace(FRAMES, len(drive.action) - AHEAD[-1], MOMENTS).astype(int).tolist()
+        for t in np.linspace(FRAMES, len(drive.action) - AHEAD[-1], MOMENTS_EACH).astype(int).tolist()
     ]  # fmt: skip
     starts = together([start_at(drive, t) for drive, t in places])
     actions = torch.from_numpy(np.stack([drive.action[t:][: AHEAD[-1]] for drive, t in places]))
@@ -114,5 +114,5 @@ def mean_and_error(values: np.ndarray) -> Figure:
 
 
 def _by_drive(squares: Tensor, drives: int) -> Figure:
-    """(drives * MOMENTS, ...) -> the mean over all, its error over the drives."""
+    """(drives * MOMENTS_EACH, ...) -> the mean over all, its error over the drives."""
     return mean_and_error(squares.reshape(drives, -1).double().mean(1).numpy())

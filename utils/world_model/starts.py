@@ -18,7 +18,7 @@ from utils.world_model.episodes import demand_this_game
 from utils.world_model.latents import Encoded, Latents, load_image, load_of
 
 FRAMES = 50  # that M sees of the real drive before it dreams: a second
-MOMENTS = 64  # that ship, so that who has no data can dream: 0.4 MB
+SHIPPED_MOMENTS = 64  # that ship, so that who has no data can dream: 0.4 MB
 NEWEST = 96  # drives of the agent, of which the older ones show a driver that it no longer is
 WITHOUT_TILE = 60  # frames; the next tile is never as far away on the road
 IN_MEMORY = 400  # drives: 0.1 GB
@@ -152,9 +152,9 @@ def save_starts(path: Path, starts: Starts, vae: str, versions: dict[str, str]) 
 
 
 def keep_starts(path: Path, episodes: Sequence[Encoded], vae: dict[str, Any], seed: int) -> None:
-    """Write MOMENTS of these episodes, drawn by `seed`; as often as it is done, the same file."""
+    """Write SHIPPED_MOMENTS of these episodes, drawn by `seed`; as often as it is done, the same file."""
     rng = np.random.default_rng(seed)
-    chosen = [episodes[i * len(episodes) // MOMENTS] for i in range(MOMENTS)]
+    chosen = [episodes[i * len(episodes) // SHIPPED_MOMENTS] for i in range(SHIPPED_MOMENTS)]
     starts = together([some_moment(latents, rng) for _, latents in chosen])
     save_starts(path, starts, vae["fingerprint"], episodes[0][0]["versions"])
 
