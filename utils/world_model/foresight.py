@@ -43,8 +43,8 @@ def errors(
     if not long:
         raise UserError(f"of the drives unknown to M none has {least} frames; {COLLECT} for more.")
     places = [
-        (drive, t) for drive in long
-        for t in np.linspace(FRAMES, len(drive.action) - AHEAD[-1], MOMENTS_EACH).astype(int).tolist()
+        (drive, int(t)) for drive in long
+        for t in np.linspace(FRAMES, len(drive.action) - AHEAD[-1], MOMENTS_EACH)
     ]  # fmt: skip
     starts = together([start_at(drive, t) for drive, t in places])
     actions = torch.from_numpy(np.stack([drive.action[t:][: AHEAD[-1]] for drive, t in places]))

@@ -152,7 +152,7 @@ def save_starts(path: Path, starts: Starts, vae: str, versions: dict[str, str]) 
 
 
 def keep_starts(path: Path, episodes: Sequence[Encoded], vae: dict[str, Any], seed: int) -> None:
-    """Write SHIPPED_MOMENTS of these episodes, drawn by `seed`; as often as it is done, the same file."""
+    """Write SHIPPED_MOMENTS of these episodes, drawn by `seed`: at any time the same file."""
     rng = np.random.default_rng(seed)
     chosen = [episodes[i * len(episodes) // SHIPPED_MOMENTS] for i in range(SHIPPED_MOMENTS)]
     starts = together([some_moment(latents, rng) for _, latents in chosen])
