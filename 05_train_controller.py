@@ -7,7 +7,7 @@ Reads    checkpoints/vae.pt, checkpoints/mdn_rnn.pt
          for the dream: checkpoints/mdn_rnn_dream.pt, the M that has seen the agent's own drives, or
          else mdn_rnn.pt; data/latents and data/dream/latents, or else checkpoints/starts.npz
 Writes   checkpoints/NAME.pt, the best measured mean of the search distribution; in the dream,
-         where none is measured, the average of the last AVERAGED (a quarter of all at most)
+         where none is measured, the average of the last AVERAGED
          checkpoints/NAME.csv and NAME.png (the learning curve)
          checkpoints/NAME_evolution.npz (the whole state of the evolution)
          data/imitation/NAME/*.npz (finished rounds of the imitation)
@@ -83,7 +83,7 @@ TEMPERATURE = 1.0  # of the dream: as uncertain as M is; 0 would be its likelies
 OWN = 0.4  # share of the dreams that begin in the agent's own drives, once there are any
 FAILING = 0.3  # share that begin there up to three seconds before the agent came to grief
 BEGINNING = 0.15  # share that begin there with the first frame: every race has to pass it
-AVERAGED = 24  # generations whose means C is the average of, where no race says which is best
+AVERAGED = 8  # generations whose means C is the average of, where no race says which is best
 SELECT_TRACKS = 200  # selection seeds on which the distribution's mean is measured
 SELECT_EVERY = 4  # generations between two measurements
 ROUNDS = 20  # of imitation; nearly every lap is complete from the fifth on

@@ -193,11 +193,10 @@ class Search:
         """Take the latest mean into the average of about the last `span`; returns that average.
 
         Unless a mean is measured there is no telling good ones from bad, and one mean goes astray
-        where the average of many does not (Polyak & Juditsky, 1992). The first means are bad for
-        sure, so it is never of more than the last quarter of them.
+        where the average of many does not (Polyak & Juditsky, 1992).
         """
         mean, before = self.evolution.mean, self.average
-        share = 1 / max(1, min(span, self.evolution.generation / 4))
+        share = 1 / min(span, self.evolution.generation)
         self.average = mean if before is None else (1 - share) * before + share * mean
         return self.average
 
