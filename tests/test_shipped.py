@@ -23,7 +23,7 @@ REPORTS = sorted(
 )
 ON_THE_FRONT_PAGE = (
     "further", "shipped", "pupil", "imitation", "nobody", "taught", "taught_further", "default",
-    "dream", "autopilot",
+    "dream", "longer", "autopilot",
 )  # fmt: skip
 
 

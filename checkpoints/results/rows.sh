@@ -36,17 +36,23 @@ report $all shipped
 # C in the dream only, with an M that learns from the agent's drives; then on the track
 mkdir -p $dream
 cp $all/{vae.pt,mdn_rnn.pt,starts.npz} $dream
-for round in $(seq 16); do
-    python 05_train_controller.py --world dream $wide --population 64 --generations $((8 * round)) --checkpoints $dream
-    python 01_collect_rollouts.py --agent-episodes $((32 * round)) --checkpoints $dream
-    python 03_encode_dataset.py --rollouts data/dream/rollouts --latents data/dream/latents --checkpoints $dream
-    python 04_train_mdn_rnn.py --drives $((32 * round)) --checkpoints $dream
-done
+rounds() { # FIRST LAST AVERAGED
+    for round in $(seq $1 $2); do
+        python 05_train_controller.py --world dream $wide --population 64 --averaged $3 \
+            --generations $((8 * round)) --checkpoints $dream
+        python 01_collect_rollouts.py --agent-episodes $((32 * round)) --checkpoints $dream
+        python 03_encode_dataset.py --rollouts data/dream/rollouts --latents data/dream/latents --checkpoints $dream
+        python 04_train_mdn_rnn.py --drives $((32 * round)) --checkpoints $dream
+    done
+}
+rounds 1 16 8
 report $dream dream
 [ -e $dream/track_evolution.npz ] || cp $dream/controller_evolution.npz $dream/track_evolution.npz
 python 05_train_controller.py --name track --world track --population 72 --mean-rate 1 --select-tracks 0 \
     --generations 137 --checkpoints $dream
 report $dream track --controller track
+rounds 17 24 24 # this is the same search once more; the table's is that of again
+report $dream longer
 
 # C in the dream of an M that never sees its drives: of stage 04's, and of one that never learnt anything
 mkdir -p $never_own $random_m
