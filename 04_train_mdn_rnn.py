@@ -50,6 +50,7 @@ from utils.world_model.starts import keep_starts, starts_path
 from utils.world_model.training import (
     Training,
     averages,
+    clear_away,
     files_of,
     is_trained,
     learning_rate,
@@ -148,6 +149,7 @@ def go_on(s: SimpleNamespace) -> None:
     known = former["made_from"].get("drives", 0)
     own = episodes(s.OWN_LATENTS, "latents")[: s.DRIVES]
     if known >= s.DRIVES:
+        clear_away(target, former["made_from"])
         print(f"{target} knows {known} drives of the agent already")
         return
     if len(own) < s.DRIVES:

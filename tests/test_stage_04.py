@@ -25,7 +25,7 @@ from utils.storage.networks import (
 )
 from utils.world_model.episodes import save_rollout
 from utils.world_model.latents import load_latents
-from utils.world_model.training import Training
+from utils.world_model.training import Training, state_path
 
 
 def test_04_leaves_an_m_for_this_v(finished):
@@ -180,6 +180,27 @@ def test_04_goes_on_with_the_agent_s_drives_as_a_second_m(with_own_drives):
     tiny.stage(4, **OWN, drives=6)
     rows = read_log("checkpoints/mdn_rnn_dream.csv")
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+
+
+def test_04_clears_away_the_state_of_a_finished_second_m_alone(with_own_drives, monkeypatch):
+    target = dreaming_path("checkpoints")
+    state = state_path(target)
+
+    def killed_before_its_state_is_gone(drives):
+        with monkeypatch.context() as patched:
+            patched.setattr(Training, "finish", lambda self: None)
+            tiny.stage(4, **OWN, drives=drives)
+        assert state.exists()
+
+    killed_before_its_state_is_gone(4)
+    tiny.stage(4, **OWN, drives=4)
+    assert not state.exists()
+
+    finished = target.read_bytes()
+    killed_before_its_state_is_gone(6)
+    target.write_bytes(finished)  # as if that training were still under way
+    tiny.stage(4, **OWN, drives=4)
+    assert state.exists()
 
 
 def test_a_second_m_of_another_first_one_is_refused_and_kept(with_own_drives):

@@ -49,6 +49,12 @@ def is_trained(target: Path, kind: str, made_from: dict[str, Any]) -> bool:
     return done and not is_made_from(state_path(target), STATE, made_from)
 
 
+def clear_away(target: Path, made_from: dict[str, Any]) -> None:
+    """Remove the state of the training that made `target`, if it was killed before it could."""
+    if is_made_from(state_path(target), STATE, made_from):
+        state_path(target).unlink()
+
+
 def split(episodes: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Those to train on, and every twentieth for validation; a single one has to serve for both."""
     validation = list(episodes[::20])
