@@ -166,7 +166,7 @@ def _made_from(s, agent: TrainedAgent | None) -> dict[str, Any]:
         made_from |= {**agent.origin, "look_every": s.LOOK_EVERY, "blind": s.BLIND}
     made_from |= _of_driver(s)
     if s.ENV_ID == DREAM_ID:
-        networks = load_networks(s.CHECKPOINTS)
+        networks = agent or load_networks(s.CHECKPOINTS)
         _, dreaming = load_dreaming(s.CHECKPOINTS, networks)
         made_from |= {
             "vae": networks.fingerprints["vae"], "dreaming_rnn": dreaming["fingerprint"],

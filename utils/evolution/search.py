@@ -270,10 +270,11 @@ def load_search(checkpoints: str, name: str, networks: Networks) -> Search:
         if search.made_from.get(what) != mark:
             raise _unfit(files, f"belongs to a run with another {what}")
     if missing := {f.name.upper() for f in fields(Plan)} - search.settings.keys():
-        again = stage_command("05_train_controller", name=name, checkpoints=checkpoints)
+        flags = {"checkpoints": checkpoints, "generations": str(search.evolution.generation)}
+        again = stage_command("05_train_controller", name=name, **flags)
         raise UserError(
             f"{files.state} is of an earlier version, which knew no {', '.join(sorted(missing))}; "
-            f"run {again} --generations {search.evolution.generation}, which adds what is missing."
+            f"run {again}, which adds what is missing."
         )
     return search
 

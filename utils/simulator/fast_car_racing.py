@@ -146,7 +146,7 @@ class RoadBody:
 
 
 class TouchDetector(FrictionDetector):
-    """Stock's contact rules with fewer look-ups; it also notes which tiles to repaint.
+    """Stock's contact rules with fewer look-ups; it also repaints the tiles that are touched.
 
     Tiles and wheels are the data of their fixtures, those of the hull have none.
     """
